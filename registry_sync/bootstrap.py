@@ -35,8 +35,8 @@ from gateway.system.logs import (
     remember_names,
     secrets_of,
 )
-from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, OnMismatch
-from registry_sync.domain import AskedBy, OnSignatureChange, parse_windows
+from registry_sync.artifacts import ArtifactStore, BuildLimits, Environments, MismatchPolicy
+from registry_sync.domain import Initiator, SignaturePolicy, parse_windows
 from registry_sync.errors import SyncError
 from registry_sync.ledger import HoldsFile, Ledger, set_aside_damaged
 from registry_sync.operations import (
@@ -53,7 +53,7 @@ from registry_sync.operations import (
 from registry_sync.reconcile import (
     ControlPlane,
     GatewayClient,
-    Intake,
+    Ingestion,
     Limits,
     Policy,
     RoomLimits,
@@ -295,7 +295,7 @@ def _control_plane(
     damaged: DamagedFiles,
 ) -> ControlPlane:
     registry = build_registry(settings)
-    intake = Intake(
+    intake = Ingestion(
         source=registry,
         fetcher=build_fetcher(settings),
         store=store,
@@ -318,8 +318,8 @@ def _control_plane(
         ),
         policy=Policy(
             settings.require_digest,
-            OnMismatch(settings.dependencies),
-            OnSignatureChange(settings.signature_change),
+            MismatchPolicy(settings.dependencies),
+            SignaturePolicy(settings.signature_change),
         ),
         holds_file=holds_file,
         damaged_files=damaged,
@@ -412,7 +412,7 @@ def _webhooks(settings: SyncSettings, plane: ControlPlane) -> tuple[Webhook, ...
     )
     return build_webhooks(
         secrets,
-        hint=partial(plane.reconciler.hint, asked_by=AskedBy.WEBHOOK),
+        hint=partial(plane.reconciler.hint, asked_by=Initiator.WEBHOOK),
         tracking_uri=settings.tracking_uri,
         clock=time.time,
     )

@@ -68,7 +68,8 @@ class ArtifactError(SyncError):
 
     Attributes:
         transient: Whether a later attempt may succeed; if not, the same bytes would fail again.
-        listing: Mark of the remote listing of the bytes (`Fetched.listing`), or None if unknown.
+        listing: Mark of the remote listing of the bytes (`FetchedArtifact.listing`), or None if
+            unknown.
     """
 
     transient: bool = False

@@ -60,14 +60,14 @@ from gateway.contract.changes import (
 )
 from gateway.contract.node_state import (
     OBSERVE_TIMEOUT_S,
+    AbandonedVersion,
     ActiveAlias,
+    AwaitedVersion,
     DamagedCopy,
     DamagedFile,
     Event,
     NodeState,
     RefusedDigest,
-    Unwanted,
-    Wanted,
 )
 from gateway.contract.references import (
     LATEST,
@@ -93,6 +93,7 @@ __all__ = [
     "MAX_VERSION",
     "OBSERVE_TIMEOUT_S",
     "PERMANENT_STAGE_FAILURES",
+    "AbandonedVersion",
     "ActivateAck",
     "ActivateRequest",
     "ActiveAlias",
@@ -104,6 +105,7 @@ __all__ = [
     "AllowRequest",
     "ArtifactBody",
     "ArtifactRef",
+    "AwaitedVersion",
     "Body",
     "Catalogue",
     "CatalogueAck",
@@ -133,9 +135,7 @@ __all__ = [
     "StageRequest",
     "Timestamp",
     "UnchangedCatalogue",
-    "Unwanted",
     "VersionState",
-    "Wanted",
     "digest_hex",
     "parse_alias",
     "parse_digest",

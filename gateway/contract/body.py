@@ -26,7 +26,7 @@ Alias = Annotated[str, AfterValidator(parse_alias)]
 Digest = Annotated[str, AfterValidator(parse_digest)]
 
 
-AskedBy = Annotated[str, BeforeValidator(lambda word: "gateway" if word == "rule" else word)]
+Initiator = Annotated[str, BeforeValidator(lambda word: "gateway" if word == "rule" else word)]
 """The initiator of a change. Before the first release nodes wrote ``rule`` for the gateway."""
 
 

@@ -9,9 +9,9 @@ from gateway.contract.body import (
     Alias,
     AliasBody,
     ArtifactBody,
-    AskedBy,
     Body,
     Digest,
+    Initiator,
     ModelName,
 )
 from gateway.contract.catalogue import Environment, Policy
@@ -44,7 +44,7 @@ class ActiveAlias(AliasBody, ArtifactBody):
     since: float
     previous_version: PositiveInt | None = None
     previous_digest: Digest | None = None
-    asked_by: AskedBy | None = None
+    asked_by: Initiator | None = None
     environment: Environment | None = None
     policy: Policy | None = None
 
@@ -81,7 +81,7 @@ class RefusedDigest(AliasBody):
     generation: int = 0
 
 
-class Wanted(Body):
+class AwaitedVersion(Body):
     """A version that a caller waits for: its bytes are not here, or its alias is not active.
 
     Attributes:
@@ -95,8 +95,8 @@ class Wanted(Body):
     alias: Alias | None = None
 
 
-class Unwanted(Body):
-    """What `Wanted` named, and no caller waits for any more."""
+class AbandonedVersion(Body):
+    """What `AwaitedVersion` named, and no caller waits for any more."""
 
     model: ModelName
     version: PositiveInt
@@ -172,8 +172,8 @@ class NodeState(Body):
     active: list[ActiveAlias] = Field(default_factory=list)
     inactive: list[AliasBody] = Field(default_factory=list)
     standbys: list[StageRequest] = Field(default_factory=list)
-    wanted: list[Wanted] = Field(default_factory=list)
-    unwanted: list[Unwanted] = Field(default_factory=list)
+    wanted: list[AwaitedVersion] = Field(default_factory=list)
+    unwanted: list[AbandonedVersion] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
     refused_digests: list[RefusedDigest] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)

@@ -31,7 +31,7 @@ from gateway.errors import RolloutRefusedError
 from gateway.observability import Telemetry
 from gateway.rollout.catalogue import CatalogueChanges
 from gateway.rollout.commits import Commits
-from gateway.rollout.staging import Staging
+from gateway.rollout.staging import Standbys
 from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import ResidentSet
 
@@ -64,7 +64,7 @@ class Rollout:
         self.catalogue = CatalogueChanges(
             node, residents, table_file, telemetry, self._commits.lock
         )
-        self.staging = Staging(
+        self.staging = Standbys(
             node, residents, standby_timeout_s=standby_timeout_s, stage_wait_s=stage_wait_s
         )
 

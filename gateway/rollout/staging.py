@@ -32,7 +32,7 @@ _FAILURES = frozenset(get_args(StageFailure))
 _log = structlog.get_logger("gateway.rollout.staging")
 
 
-class Staging:
+class Standbys:
     """Brings standbys up and remembers the outcomes. Event loop only."""
 
     def __init__(

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from gateway.contract import (
+    AbandonedVersion,
     AliasRef,
     ArtifactRef,
+    AwaitedVersion,
     DamagedCopy,
     Event,
     StageOutcome,
-    Unwanted,
-    Wanted,
 )
 from gateway.errors import GatewayError
 from gateway.routing.route_table import RouteTable
@@ -189,22 +189,22 @@ class Node:
             self._wanted_of.setdefault(model, set()).add(wanted)
             self.changed(wanted=(wanted,))
 
-    def wanted(self) -> list[Wanted]:
+    def wanted(self) -> list[AwaitedVersion]:
         """Return the wanted versions, oldest first."""
         return self.wanted_of(self._wanted)
 
-    def wanted_of(self, versions: Iterable[WantedVersion]) -> list[Wanted]:
+    def wanted_of(self, versions: Iterable[WantedVersion]) -> list[AwaitedVersion]:
         """Return those of some versions that are wanted."""
         return [
-            Wanted(model=one.model, version=one.version, since=since, alias=one.alias)
+            AwaitedVersion(model=one.model, version=one.version, since=since, alias=one.alias)
             for one in versions
             if (since := self._wanted.get(one)) is not None
         ]
 
-    def unwanted_of(self, versions: Iterable[WantedVersion]) -> list[Unwanted]:
+    def unwanted_of(self, versions: Iterable[WantedVersion]) -> list[AbandonedVersion]:
         """Return those of some versions that are no longer wanted."""
         return [
-            Unwanted(model=one.model, version=one.version, alias=one.alias)
+            AbandonedVersion(model=one.model, version=one.version, alias=one.alias)
             for one in versions
             if one not in self._wanted
         ]

@@ -20,7 +20,7 @@ import structlog
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.contract import ActiveAlias, AliasBody, RefusedDigest
-from gateway.system.files import ChangeLog, DamagedFiles, Found, add_to_each
+from gateway.system.files import ChangeLog, DamagedFiles, LogContent, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -222,7 +222,7 @@ def _document(change: TableChange) -> bytes:
     return change.model_dump_json(exclude_none=True).encode()
 
 
-def _parsed(found: Found) -> list[TableChange]:
+def _parsed(found: LogContent) -> list[TableChange]:
     changes = []
     for document in found.documents:
         try:

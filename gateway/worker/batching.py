@@ -10,7 +10,7 @@ from gateway.worker.protocol.messages import Predict
 from gateway.worker.rows.inputs import Rows
 
 
-class Waiting(NamedTuple):
+class WaitingRequest(NamedTuple):
     """A validated request that waits for a batch.
 
     Attributes:
@@ -44,8 +44,8 @@ def key_of(request: Predict, inputs: Rows) -> Hashable:
 
 
 def assemble(
-    waiting: Sequence[Waiting], *, limits: BatchLimits, joined: bool
-) -> tuple[list[Waiting], list[Waiting]]:
+    waiting: Sequence[WaitingRequest], *, limits: BatchLimits, joined: bool
+) -> tuple[list[WaitingRequest], list[WaitingRequest]]:
     """Choose the next batch: the oldest request and the requests that may be joined with it.
 
     Args:

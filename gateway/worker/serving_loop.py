@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
+from gateway.worker.batching import BatchLimits, WaitingRequest, assemble, key_of
 from gateway.worker.codecs import predict_json as codec
 from gateway.worker.errors import RequestRefusedError
 from gateway.worker.flavors import NotTakenError, pytorch
@@ -61,7 +61,7 @@ class ServingLoop:
         self._connection = connection
         self._model = loaded.model
         self._example = loaded.example
-        self._memory = memory.Measuring(loaded.report.private_bytes)
+        self._memory = memory.MemoryWatch(loaded.report.private_bytes)
         self._proof = loaded.proof
         self._background = loaded.background
         self._most_rows = limits.rows
@@ -69,7 +69,7 @@ class ServingLoop:
         self._join(loaded.report.batching, loaded.report.joined_rows)
         self._max_answer_bytes = max_answer_bytes
         self._clock = clock
-        self._waiting: list[Waiting] = []
+        self._waiting: list[WaitingRequest] = []
         self._large: deque[_Large] = deque()
         self._small_first_until = 0.0
         self._stopping = False
@@ -176,7 +176,7 @@ class ServingLoop:
 
     def _read(
         self, frame_id: int, request: Predict, body: bytes, received_at: float
-    ) -> Waiting | None:
+    ) -> WaitingRequest | None:
         """Return a decoded request, or None if it was answered with an error."""
         try:
             inputs = self._model.decode(body)
@@ -190,7 +190,7 @@ class ServingLoop:
         else:
             proved = self._proof.probabilities_joined or not request.probabilities
             key = key_of(request, inputs) if proved and self._model.is_proved(inputs) else frame_id
-            return Waiting(frame_id, request, inputs, received_at, len(body), key)
+            return WaitingRequest(frame_id, request, inputs, received_at, len(body), key)
         self._connection.send([(frame_id, failed, b"")])
         return None
 
@@ -217,7 +217,7 @@ class ServingLoop:
 
     # --- answering --------------------------------------------------------------------------------
 
-    def _answer(self, batch: list[Waiting]) -> None:
+    def _answer(self, batch: list[WaitingRequest]) -> None:
         """Predict a batch and send the answers; requests past their deadline fail first."""
         now = self._clock()
         late = [waiting for waiting in batch if waiting.request.deadline <= now]
@@ -228,7 +228,7 @@ class ServingLoop:
         if answers:
             self._connection.send(answers)
 
-    def _predict(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
+    def _predict(self, batch: list[WaitingRequest], now: float) -> list[tuple[int, Message, bytes]]:
         try:
             inputs = join([waiting.inputs for waiting in batch])
         except MemoryError:
@@ -251,7 +251,7 @@ class ServingLoop:
         self._predict_each_alone(batch)
         return []
 
-    def _answers_whole(self, waiting: Waiting, prediction: Prediction) -> None:
+    def _answers_whole(self, waiting: WaitingRequest, prediction: Prediction) -> None:
         """Stop joining if an answer has not one item per row, although that was proved.
 
         A joined answer could not be divided among its requests.
@@ -262,7 +262,7 @@ class ServingLoop:
             self._join(self._proof.batching, self._proof.joined_rows)
             self._connection.send([(0, Proved(self._proof.as_header()), b"")])
 
-    def _predict_each_alone(self, batch: list[Waiting]) -> None:
+    def _predict_each_alone(self, batch: list[WaitingRequest]) -> None:
         """Queue each request of a failed batch as a batch of its own.
 
         So one request's failure does not fail the others. In between, deadlines are checked again,
@@ -270,7 +270,9 @@ class ServingLoop:
         """
         self._waiting = [waiting._replace(key=waiting.id) for waiting in batch] + self._waiting
 
-    def _predict_safely(self, batch: list[Waiting], now: float) -> list[tuple[int, Message, bytes]]:
+    def _predict_safely(
+        self, batch: list[WaitingRequest], now: float
+    ) -> list[tuple[int, Message, bytes]]:
         """Predict; an answer that cannot be read fails its request, not the worker."""
         try:
             return self._predict(batch, now)
@@ -283,7 +285,7 @@ class ServingLoop:
             return [(batch[0].id, Failed("model_error", bounded(told), begun=True), b"")]
 
     def _split(
-        self, batch: list[Waiting], prediction: Prediction, began: float
+        self, batch: list[WaitingRequest], prediction: Prediction, began: float
     ) -> list[tuple[int, Message, bytes]]:
         predict_s = self._clock() - began
         counts = [waiting.inputs.rows for waiting in batch]

@@ -6,12 +6,12 @@ from registry_sync.artifacts.environments import (
     BuildsEnvironments,
     DependencyVerdict,
     Environments,
-    OnMismatch,
+    MismatchPolicy,
     OwnEnvironment,
     Verdict,
     judge,
 )
-from registry_sync.artifacts.manifest import UNSTORED_FILES, Fetched, Manifest, check_paths
+from registry_sync.artifacts.manifest import UNSTORED_FILES, FetchedArtifact, Manifest, check_paths
 from registry_sync.artifacts.store import (
     Acceptance,
     ArtifactStore,
@@ -29,9 +29,9 @@ __all__ = [
     "BuildsEnvironments",
     "DependencyVerdict",
     "Environments",
-    "Fetched",
+    "FetchedArtifact",
     "Manifest",
-    "OnMismatch",
+    "MismatchPolicy",
     "OwnEnvironment",
     "StoreUse",
     "StoredArtifact",

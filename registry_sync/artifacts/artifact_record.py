@@ -36,7 +36,7 @@ class Acceptance:
     Attributes:
         model: The registered model.
         version: The model version.
-        listing: Mark of the remote listing at the fetch (`Fetched.listing`).
+        listing: Mark of the remote listing at the fetch (`FetchedArtifact.listing`).
         expected_digest: The stamped or formerly accepted digest, or None.
         stamped: Whether ``expected_digest`` came from the publisher.
         creation: Creation of the version, or None if an older release recorded it.

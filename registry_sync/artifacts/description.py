@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from registry_sync.artifacts import requirements_file, safe_yaml
-from registry_sync.artifacts.manifest import Fetched
+from registry_sync.artifacts.manifest import FetchedArtifact
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 
 DESCRIPTION_FORMAT_VERSION = 1
@@ -48,7 +48,7 @@ _FRAMEWORK_OF_FLAVOR = {
 """The version key and the framework of each flavor."""
 
 
-def describe(fetched: Fetched) -> dict[str, Any]:
+def describe(fetched: FetchedArtifact) -> dict[str, Any]:
     """Return the description of a fetched artifact.
 
     Raises:

@@ -70,7 +70,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedArtifact:
     """The result of a fetch.
 
     Attributes:

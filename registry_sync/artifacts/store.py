@@ -55,7 +55,7 @@ from registry_sync.artifacts.artifact_record import (
 from registry_sync.artifacts.copy_check import what_differs
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
 from registry_sync.artifacts.file_tree import remove
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 from registry_sync.domain import AcceptedDigest
 from registry_sync.errors import StoreError, UnsafePathError
 from registry_sync.system import DamagedFiles
@@ -225,7 +225,10 @@ class ArtifactStore:
             return shutil.disk_usage(self._artifacts).free
 
     def add(
-        self, fetched: Fetched, description: Mapping[str, Any], acceptance: Acceptance | None = None
+        self,
+        fetched: FetchedArtifact,
+        description: Mapping[str, Any],
+        acceptance: Acceptance | None = None,
     ) -> StoredArtifact:
         """Move a fetched folder into the store, fsynced and read-only.
 
@@ -428,7 +431,7 @@ class ArtifactStore:
         )
         return present and not any(_is_there(record) for record in records)
 
-    def _move_in(self, fetched: Fetched, artifact: StoredArtifact) -> None:
+    def _move_in(self, fetched: FetchedArtifact, artifact: StoredArtifact) -> None:
         """Fsync the folder, make it read-only and rename it; then the manifest, then the record."""
         record = self._record(artifact.digest)
         coming = write_beside(record, record_of(artifact), mode=_READ_ONLY_FILE)
@@ -521,7 +524,7 @@ class ArtifactStore:
         reason = self._damaged.get(digest)
         if reason is None:
             return
-        # Listed first: if that fails, nothing has changed.
+        # SentModel first: if that fails, nothing has changed.
         aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
         aside.sort(key=lambda one: one.lstat().st_ctime_ns)
         instead = "the artifact is fetched again, and verified, when the registry answers"

@@ -16,7 +16,7 @@ from gateway.system import StartError, settings_help
 from gateway.system.logs import remember, secrets_of
 from registry_sync.cli import client, decisions, history, publish, status, sync
 from registry_sync.cli.arguments import read_settings
-from registry_sync.cli.output import Exit, escape_unencodable, fail
+from registry_sync.cli.output import ExitStatus, escape_unencodable, fail
 from registry_sync.errors import SyncError
 from registry_sync.settings import SyncSettings
 
@@ -73,7 +73,7 @@ def run() -> None:
     try:
         ended = bootstrap.run(settings, log.end)
     except (StartError, SyncError) as error:
-        fail(str(error), Exit.REFUSED)
+        fail(str(error), ExitStatus.REFUSED)
     raise typer.Exit(ended)
 
 

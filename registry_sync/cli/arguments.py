@@ -18,7 +18,7 @@ from gateway.contract import (
     parse_selector,
     parse_version,
 )
-from registry_sync.cli.output import Exit, fail, print_error
+from registry_sync.cli.output import ExitStatus, fail, print_error
 from registry_sync.settings import SyncSettings
 
 _MODEL_URI = re.compile(r"models:/(?P<model>[^/]+)/(?P<version>[^/]+)\Z")
@@ -60,7 +60,7 @@ def at_uri(uri: str) -> tuple[str, int]:
     """Return the model and the version of ``models:/NAME/VERSION``."""
     match = _MODEL_URI.match(uri)
     if match is None:
-        fail(f"{uri!r} is not models:/NAME/VERSION, such as models:/churn/3", Exit.USAGE)
+        fail(f"{uri!r} is not models:/NAME/VERSION, such as models:/churn/3", ExitStatus.USAGE)
     with _checked(f"{uri!r} is not a version of a registered model"):
         return parse_model_name(match["model"]), parse_version(match["version"])
 
@@ -70,7 +70,7 @@ def new_alias(text: str) -> str:
     with _checked(f"{text!r} is not an alias"):
         alias = parse_alias(text.removeprefix("@"))
     if alias == LATEST:
-        fail(f"{LATEST!r} always means the highest version, and cannot be set", Exit.USAGE)
+        fail(f"{LATEST!r} always means the highest version, and cannot be set", ExitStatus.USAGE)
     return alias
 
 
@@ -80,7 +80,7 @@ def _checked(what: str) -> Iterator[None]:
     try:
         yield
     except InvalidReferenceError as error:
-        fail(f"{what}: {error}", Exit.USAGE)
+        fail(f"{what}: {error}", ExitStatus.USAGE)
 
 
 def read_settings() -> SyncSettings:
@@ -94,7 +94,7 @@ def read_settings() -> SyncSettings:
         )
         for line in others:
             print_error(line)
-        fail(last, Exit.USAGE)
+        fail(last, ExitStatus.USAGE)
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

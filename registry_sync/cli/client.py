@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.system.logs import names_user
 from registry_sync.cli.arguments import read_settings
-from registry_sync.cli.output import Exit, fail
+from registry_sync.cli.output import ExitStatus, fail
 from registry_sync.domain import Problem
 
 URL_VARIABLE = "REGISTRY_GATEWAY_OPERATIONS_URL"
@@ -40,12 +40,15 @@ _chosen = ContextVar("_chosen", default=_THIS_NODES)
 def choose(url: str, token: str) -> None:
     """Choose the control plane to call, or end with what is wrong with its URL."""
     if url and not url.startswith(("http://", "https://")):
-        fail(f"{url!r} must be an http:// or https:// URL, such as http://node:8081", Exit.USAGE)
+        fail(
+            f"{url!r} must be an http:// or https:// URL, such as http://node:8081",
+            ExitStatus.USAGE,
+        )
     if names_user(url):
         fail(
             f"{URL_VARIABLE} must be a URL without user and password, which errors would show: "
             f"take them out, and set {TOKEN_VARIABLE}",
-            Exit.USAGE,
+            ExitStatus.USAGE,
         )
     _chosen.set(ControlPlane(url, token))
 
@@ -57,16 +60,16 @@ def call(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer
         with _client(chosen) as client:
             status, content = _whole(client, method, path, options)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        fail(_unreachable(chosen, type(error).__name__), Exit.UNREACHABLE)
+        fail(_unreachable(chosen, type(error).__name__), ExitStatus.UNREACHABLE)
     try:
         if not httpx.codes.is_success(status):
-            fail(Problem.model_validate_json(content).detail, Exit.REFUSED)
+            fail(Problem.model_validate_json(content).detail, ExitStatus.REFUSED)
         return kind.model_validate_json(content)
     except ValidationError:
         fail(
             f"the control plane answered {status}, and this command cannot read it: "
             "use the command of the control plane's release",
-            Exit.UNREACHABLE,
+            ExitStatus.UNREACHABLE,
         )
 
 
@@ -82,7 +85,7 @@ def _whole(
                 fail(
                     f"the answer has more than {_MOST_ANSWER_BYTES} bytes: check that the URL is "
                     "a control plane's",
-                    Exit.UNREACHABLE,
+                    ExitStatus.UNREACHABLE,
                 )
     return answer.status_code, bytes(content)
 

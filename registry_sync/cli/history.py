@@ -23,7 +23,7 @@ from registry_sync.cli.output import (
     text_console,
 )
 from registry_sync.cli.status import fetch_line
-from registry_sync.domain import ExplainAnswer, Explained, History, HistoryEntry
+from registry_sync.domain import ExplainAnswer, History, HistoryEntry, SelectorState
 
 # --- history --------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ def _print_explanation(answer: ExplainAnswer) -> None:
         table_console().print(_history_table(answer.attempts))
 
 
-def _print_selector(out: Console, model: str, one: Explained) -> None:
+def _print_selector(out: Console, model: str, one: SelectorState) -> None:
     name = f"{model}{one.selector}" if one.selector.startswith("@") else f"{model} {one.selector}"
     means = f"means version {one.version} here" if one.version else "means nothing here"
     since = f", since {ago(one.since)}" if one.since else ""

@@ -30,7 +30,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
-class Exit(IntEnum):
+class ExitStatus(IntEnum):
     """Exit statuses."""
 
     DONE = 0
@@ -40,13 +40,13 @@ class Exit(IntEnum):
     PENDING = 4
 
 
-_EXITS: dict[Outcome, Exit] = {
-    "active": Exit.DONE,
-    "accepted": Exit.DONE,
-    "ended": Exit.DONE,
-    "done": Exit.DONE,
-    "pending": Exit.PENDING,
-    "refused": Exit.REFUSED,
+_EXITS: dict[Outcome, ExitStatus] = {
+    "active": ExitStatus.DONE,
+    "accepted": ExitStatus.DONE,
+    "ended": ExitStatus.DONE,
+    "done": ExitStatus.DONE,
+    "pending": ExitStatus.PENDING,
+    "refused": ExitStatus.REFUSED,
 }
 
 
@@ -130,7 +130,7 @@ def print_note(message: str, style: str = "") -> None:
     out.print(Text(printable(redacted(message)), style))
 
 
-def fail(message: str, code: Exit) -> NoReturn:
+def fail(message: str, code: ExitStatus) -> NoReturn:
     """Print what is wrong, and end the command."""
     print_error(message)
     sys.stderr.flush()
@@ -139,12 +139,12 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def end(outcome: Outcome, *, waited: bool = True) -> NoReturn:
     """End the command with the status of an outcome; without waiting, ``pending`` is 0."""
-    raise typer.Exit(_EXITS[outcome] if waited or outcome != "pending" else Exit.DONE)
+    raise typer.Exit(_EXITS[outcome] if waited or outcome != "pending" else ExitStatus.DONE)
 
 
 def is_done(outcome: Outcome) -> bool:
     """Whether a decision has had its effect."""
-    return _EXITS[outcome] is Exit.DONE
+    return _EXITS[outcome] is ExitStatus.DONE
 
 
 def progress_bars() -> Progress:

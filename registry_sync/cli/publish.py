@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gateway.contract import InvalidReferenceError
 from registry_sync.cli.arguments import AsJson, at_uri, new_alias, read_settings
 from registry_sync.cli.output import (
-    Exit,
+    ExitStatus,
     fail,
     print_answer,
     print_done,
@@ -50,23 +50,23 @@ def stamp(
     try:
         listed = registry.version(model, version)
         if listed.stamp_problem and not force:
-            fail(listed.stamp_problem, Exit.REFUSED)
+            fail(listed.stamp_problem, ExitStatus.REFUSED)
         before, digest = listed.expected_digest, _digest_of(registry, settings, listed)
         if before is not None and before != digest and not force:
             fail(
                 f"version {version} of {model} is stamped {before}, but its bytes have {digest}: "
                 "if they were changed on purpose, stamp again with --force",
-                Exit.REFUSED,
+                ExitStatus.REFUSED,
             )
         if before != digest:
             registry.stamp(model, version, digest)
     except SyncError as error:
-        fail(str(error), Exit.REFUSED)
-    stamped = Stamped(model=model, version=version, digest=digest, replaced=before)
+        fail(str(error), ExitStatus.REFUSED)
+    stamped = StampAnswer(model=model, version=version, digest=digest, replaced=before)
     print_answer(stamped, _print_stamped, as_json=as_json)
 
 
-class Stamped(BaseModel):
+class StampAnswer(BaseModel):
     """A stamp; ``replaced`` is the former stamp, or None."""
 
     model: str
@@ -75,7 +75,7 @@ class Stamped(BaseModel):
     replaced: str | None
 
 
-def _print_stamped(answer: Stamped) -> None:
+def _print_stamped(answer: StampAnswer) -> None:
     print_done(f"{answer.model} version {answer.version} is stamped {answer.digest}")
 
 
@@ -154,9 +154,9 @@ def publish(
             )
             done = publisher.publish(read, version, aliases, show)
     except InvalidReferenceError as error:
-        fail(str(error), Exit.USAGE)
+        fail(str(error), ExitStatus.USAGE)
     except SyncError as error:
-        fail(str(error), Exit.REFUSED)
+        fail(str(error), ExitStatus.REFUSED)
     if not done.guarded:
         print_error(
             "This storage ignores conditional writes, so two publications of one model may mix: "

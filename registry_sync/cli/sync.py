@@ -25,11 +25,11 @@ from registry_sync.cli.status import alias_table
 from registry_sync.cli.waiting import Wait, conclude, of_acceptance, of_bytes, of_retry, of_sync
 from registry_sync.domain import (
     AliasState,
-    Explained,
     Outcome,
     QuarantineAnswer,
     Quarantines,
     RetryAnswer,
+    SelectorState,
     SyncAnswer,
 )
 
@@ -84,7 +84,7 @@ def _print_sync(answer: SyncAnswer) -> None:
     table_console().print(alias_table((answer.model, _state(one)) for one in answer.explained))
 
 
-def _state(one: Explained) -> AliasState:
+def _state(one: SelectorState) -> AliasState:
     """Return an alias as `status` shows it."""
     differs = one.why not in ("follows", "gone", "unknown", "under_way")
     return AliasState(

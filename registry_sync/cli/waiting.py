@@ -12,9 +12,8 @@ import typer
 from registry_sync.cli.client import call
 from registry_sync.cli.output import end, print_answer, print_done, print_note
 from registry_sync.domain import (
-    Decided,
+    DecisionAnswer,
     ExplainAnswer,
-    Explained,
     FreezeAnswer,
     HoldState,
     Outcome,
@@ -22,6 +21,7 @@ from registry_sync.domain import (
     QuarantineAnswer,
     RetryAnswer,
     RollbackAnswer,
+    SelectorState,
 )
 
 LONGEST_S = 60.0
@@ -33,12 +33,12 @@ _WHERE_THEY_SHOULD_BE = frozenset({"follows", "gone"}) | _KEPT_AWAY
 Wait = Annotated[
     bool, typer.Option(help="Wait for the outcome, up to a minute, or return at once.")
 ]
-_Decided = TypeVar("_Decided", bound=Decided)
-_Finished = TypeVar("_Finished", bound=Decided | FreezeAnswer)
+_Decided = TypeVar("_Decided", bound=DecisionAnswer)
+_Finished = TypeVar("_Finished", bound=DecisionAnswer | FreezeAnswer)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class WaitOutcome:
     """The outcome of a decision; ``final`` if waiting cannot change it."""
 
     outcome: Outcome
@@ -46,7 +46,7 @@ class Ending:
     final: bool = True
 
 
-Judge = Callable[[ExplainAnswer], Ending]
+Judge = Callable[[ExplainAnswer], WaitOutcome]
 
 
 def conclude(
@@ -80,7 +80,7 @@ def finish(
     end(answer.outcome, waited=waited)
 
 
-def _print_recorded(answer: Decided) -> None:
+def _print_recorded(answer: DecisionAnswer) -> None:
     """Print a decision without its outcome."""
     print_done(
         "The control plane carries it out.",
@@ -110,7 +110,7 @@ def wait_for(answer: _Decided, judge: Judge, selector: str | None = None) -> _De
     return answer
 
 
-def with_ending(answer: _Decided, ending: Ending, found: ExplainAnswer) -> _Decided:
+def with_ending(answer: _Decided, ending: WaitOutcome, found: ExplainAnswer) -> _Decided:
     """Return an answer with the outcome that an explanation shows."""
     update = {"outcome": ending.outcome, "reason": ending.reason, "explained": found.selectors}
     return answer.model_copy(update=update)
@@ -123,16 +123,16 @@ def of_hold(answer: RollbackAnswer | PinAnswer) -> Judge:
     """Return what judges whether a hold serves, cannot serve, or holds no more."""
     made = answer.explained[0].hold
 
-    def judge(found: ExplainAnswer) -> Ending:
+    def judge(found: ExplainAnswer) -> WaitOutcome:
         (one,) = found.selectors
         if _identity(one.hold) != _identity(made):
-            return Ending("refused", _replaced(one.hold))
+            return WaitOutcome("refused", _replaced(one.hold))
         if one.why in ("pinned", "held"):
-            return Ending("active", final=not _is_undecided(found))
+            return WaitOutcome("active", final=not _is_undecided(found))
         if one.why in _ON_THEIR_WAY:
             reason = one.failure or found.gateway_error or one.reason
-            return Ending("pending", reason, final=False)
-        return Ending("refused", one.reason)
+            return WaitOutcome("pending", reason, final=False)
+        return WaitOutcome("refused", one.reason)
 
     return judge
 
@@ -155,28 +155,28 @@ def _is_undecided(found: ExplainAnswer) -> bool:
     return "decide" in found.doing or "move" in found.doing
 
 
-def of_bytes(found: ExplainAnswer) -> Ending:
+def of_bytes(found: ExplainAnswer) -> WaitOutcome:
     """Judge whether a version's bytes are here, wrong, or could not be fetched."""
     (one,) = found.selectors
     if one.doing or "decide" in found.doing:
-        return Ending("pending", one.failure or one.reason, final=False)
+        return WaitOutcome("pending", one.failure or one.reason, final=False)
     if one.why == "available":
-        return Ending("accepted")
+        return WaitOutcome("accepted")
     if one.why == "quarantined":
-        return Ending("refused", one.failure or one.reason)
-    return Ending("pending", one.failure or one.reason)
+        return WaitOutcome("refused", one.failure or one.reason)
+    return WaitOutcome("pending", one.failure or one.reason)
 
 
 def of_acceptance(answer: QuarantineAnswer) -> Judge:
     """Return what judges whether bytes are accepted as they were found."""
 
-    def judge(found: ExplainAnswer) -> Ending:
+    def judge(found: ExplainAnswer) -> WaitOutcome:
         ending, (one,) = of_bytes(found), found.selectors
         failure = one.failure
         if ending.outcome != "refused" or failure is None or failure in one.reason:
             return ending
         again = f"run `registry-gateway quarantine accept {answer.model}/{answer.version}` again"
-        return Ending("refused", f"{failure}; nothing has changed: {again}")
+        return WaitOutcome("refused", f"{failure}; nothing has changed: {again}")
 
     return judge
 
@@ -184,15 +184,15 @@ def of_acceptance(answer: QuarantineAnswer) -> Judge:
 def of_retry(answer: RetryAnswer) -> Judge:
     """Return what judges whether the aliases that want a version have it."""
 
-    def judge(found: ExplainAnswer) -> Ending:
+    def judge(found: ExplainAnswer) -> WaitOutcome:
         concerned = [one for one in found.selectors if one.aspired == answer.version]
         worst = max(concerned, key=_rank_of_retry, default=None)
         if worst is None:
-            return Ending("ended", "the registry points no alias at it")
+            return WaitOutcome("ended", "the registry points no alias at it")
         outcome = _RETRIED[_rank_of_retry(worst)]
         moves = _is_undecided(found) or any(one.why == "under_way" for one in concerned)
         reason = None if outcome == "active" else worst.reason
-        return Ending(outcome, reason, final=not moves or found.gateway_error is not None)
+        return WaitOutcome(outcome, reason, final=not moves or found.gateway_error is not None)
 
     return judge
 
@@ -201,7 +201,7 @@ _RETRIED: tuple[Outcome, ...] = ("active", "ended", "pending", "refused")
 """The worst last."""
 
 
-def _rank_of_retry(one: Explained) -> int:
+def _rank_of_retry(one: SelectorState) -> int:
     if one.why == "follows":
         return 0
     if one.why in _KEPT_AWAY:
@@ -209,22 +209,22 @@ def _rank_of_retry(one: Explained) -> int:
     return 2 if one.why in _ON_THEIR_WAY else 3
 
 
-def of_sync(found: ExplainAnswer) -> Ending:
+def of_sync(found: ExplainAnswer) -> WaitOutcome:
     """Judge whether the registry is listed, and every alias where it can be."""
     if "list" in found.doing:
         reason = f"the registry has not answered within {LONGEST_S:g} s"
-        return Ending("pending", reason, final=False)
+        return WaitOutcome("pending", reason, final=False)
     whys = {one.why for one in found.selectors}
     problem = found.source_error
     moves = found.gateway_error is None and (
         _is_undecided(found) or any(map(_moves, found.selectors))
     )
     if problem is not None or whys - _WHERE_THEY_SHOULD_BE - _ON_THEIR_WAY:
-        return Ending("refused", problem, final=not moves)
-    return Ending("pending" if whys & _ON_THEIR_WAY else "done", final=not moves)
+        return WaitOutcome("refused", problem, final=not moves)
+    return WaitOutcome("pending" if whys & _ON_THEIR_WAY else "done", final=not moves)
 
 
-def _moves(one: Explained) -> bool:
+def _moves(one: SelectorState) -> bool:
     """Whether waiting helps an alias: something is under way that has not failed yet."""
     begins = one.why == "under_way" and one.target is not None and one.failure is None
     return begins or bool(one.doing)

@@ -12,10 +12,10 @@ from registry_sync.domain.records import (
     AcceptedDigest,
     AcceptedDigestChange,
     Activation,
-    AskedBy,
     Freeze,
     Hold,
     HoldChange,
+    Initiator,
     Quarantine,
     Rejection,
     Rollback,
@@ -94,7 +94,7 @@ class LedgerView:
             automatic_rollbacks=self.automatic_rollbacks | {(*alias, done.hold.at)},
         )
         current = self.holds.get(alias)
-        by_operator = current is not None and current.asked_by != AskedBy.GATEWAY
+        by_operator = current is not None and current.asked_by != Initiator.GATEWAY
         return view if by_operator else view.with_hold(done.hold)
 
     def without_live_rejection(self, model: str, version: int | None) -> Self:

@@ -46,7 +46,7 @@ class ModelState(BaseModel):
     versions: list[CatalogueVersion]
 
 
-class Work(BaseModel):
+class StepState(BaseModel):
     """A step under way, or waiting for its next try at ``retry_at``."""
 
     step: str
@@ -130,7 +130,7 @@ class State(BaseModel):
     store: StoreState
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
-    work: list[Work]
+    work: list[StepState]
     fetches: list[FetchState] = Field(default_factory=list)
     webhooks: list[WebhookState] = Field(default_factory=list)
 
@@ -185,7 +185,7 @@ class HoldState(BaseModel):
     at: Timestamp
 
 
-class Explained(BaseModel):
+class SelectorState(BaseModel):
     """What a selector means on this node, and why.
 
     Attributes:
@@ -237,7 +237,7 @@ class ExplainAnswer(BaseModel):
     gateway_error: str | None
     ledger_error: str | None
     frozen: FreezeState | None
-    selectors: list[Explained]
+    selectors: list[SelectorState]
     versions: list[CatalogueVersion]
     fetches: list[FetchState] = Field(default_factory=list)
     doing: list[str] = Field(default_factory=list)
@@ -294,7 +294,7 @@ registry, or an operator, wants it. ``pending``: it goes on being tried. ``refus
 done as things are."""
 
 
-class Decided(BaseModel):
+class DecisionAnswer(BaseModel):
     """What an operator has decided of a model, and what the node does about it.
 
     Attributes:
@@ -307,11 +307,11 @@ class Decided(BaseModel):
     model: str
     outcome: Outcome = "pending"
     reason: str | None = None
-    explained: list[Explained]
+    explained: list[SelectorState]
     not_recorded: str | None = None
 
 
-class RollbackAnswer(Decided):
+class RollbackAnswer(DecisionAnswer):
     """An alias is held at ``to_version``; ``was_pinned``: it was pinned before, and is no more."""
 
     alias: str
@@ -320,7 +320,7 @@ class RollbackAnswer(Decided):
     was_pinned: bool
 
 
-class PinAnswer(Decided):
+class PinAnswer(DecisionAnswer):
     """An alias is pinned at ``to_version``.
 
     Attributes:
@@ -334,7 +334,7 @@ class PinAnswer(Decided):
     pinned: bool
 
 
-class UnpinAnswer(Decided):
+class UnpinAnswer(DecisionAnswer):
     """An alias is no longer kept at version ``was``; ``was_pinned``: else a rollback held it."""
 
     alias: str
@@ -342,13 +342,13 @@ class UnpinAnswer(Decided):
     was_pinned: bool
 
 
-class RetryAnswer(Decided):
+class RetryAnswer(DecisionAnswer):
     """A version is no longer rejected; the aliases that the registry points at it are explained."""
 
     version: int
 
 
-class QuarantineAnswer(Decided):
+class QuarantineAnswer(DecisionAnswer):
     """Bytes are fetched and checked once more, or to be accepted as they were found.
 
     Nothing is explained where the registry no longer lists the version: nothing is fetched.
@@ -357,7 +357,7 @@ class QuarantineAnswer(Decided):
     version: int
 
 
-class SyncAnswer(Decided):
+class SyncAnswer(DecisionAnswer):
     """The registry is listed, and nothing of the model waits for its next try."""
 
 
@@ -425,6 +425,6 @@ class Problem(BaseModel):
     code: str
 
 
-def work(subject: tuple[Any, ...], **known: Any) -> Work:
+def work(subject: tuple[Any, ...], **known: Any) -> StepState:
     """Return a step by its subject."""
-    return Work(step=str(subject[0]), subject=[str(part) for part in subject[1:]], **known)
+    return StepState(step=str(subject[0]), subject=[str(part) for part in subject[1:]], **known)

@@ -13,7 +13,7 @@ LIVE_FAILURE = "live"
 """Failure of a version that loaded and warmed, and did worse on live traffic."""
 
 
-class AskedBy(StrEnum):
+class Initiator(StrEnum):
     """The initiator of a change.
 
     ``SYNC``: the registry, listed at an operator's request. ``OPERATOR``: an operator, whatever the
@@ -31,7 +31,7 @@ class AskedBy(StrEnum):
     ADOPTED = "adopted"
 
 
-BY_REGISTRY = frozenset({AskedBy.POLL, AskedBy.WEBHOOK, AskedBy.SYNC})
+BY_REGISTRY = frozenset({Initiator.POLL, Initiator.WEBHOOK, Initiator.SYNC})
 """Initiators that follow the registry: a freeze stops them."""
 
 
@@ -181,7 +181,7 @@ class Hold:
 
 def ends_by_operator(hold: Hold, ended_by: str) -> bool:
     """Whether an operator ends the hold of an automatic rollback, so the version may try again."""
-    return hold.asked_by == AskedBy.GATEWAY and ended_by == AskedBy.OPERATOR
+    return hold.asked_by == Initiator.GATEWAY and ended_by == Initiator.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

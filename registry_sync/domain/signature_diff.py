@@ -19,7 +19,7 @@ Signature = Mapping[str, Any]
 """MLflow's ``inputs``, ``outputs`` and ``params``, as in a description."""
 
 
-class OnSignatureChange(StrEnum):
+class SignaturePolicy(StrEnum):
     """Reaction to a changed signature.
 
     ``IGNORE``: it is not reported. ``WARN``: it is. ``REFUSE``: no alias follows the registry to a

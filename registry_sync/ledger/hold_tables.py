@@ -11,11 +11,11 @@ from sqlalchemy import Connection, update
 from registry_sync.domain import (
     LIVE_FAILURE,
     OWN_FAILURE,
-    AskedBy,
     Freeze,
     Hold,
     HoldChange,
     HoldsSnapshot,
+    Initiator,
     ends_by_operator,
 )
 from registry_sync.errors import LedgerError
@@ -87,7 +87,7 @@ class HoldTables:
         if self.holds.has(connection, **alias, at=hold.at, asked_by=str(hold.asked_by)):
             return False
         current = connection.execute(self.holds.in_force(**alias)).one_or_none()
-        if current is not None and current.asked_by != AskedBy.GATEWAY:
+        if current is not None and current.asked_by != Initiator.GATEWAY:
             self.holds.add(connection, {**values_of(hold), "ended_at": self._clock()})
         else:
             self.hold(connection, hold)
@@ -177,7 +177,7 @@ class HoldTables:
                 instead="what operators held, pinned or froze is lost with the ledger, so this "
                 "node is frozen: every alias stays where it is until `registry-gateway unfreeze`",
             )
-            found = HoldsSnapshot(freeze=Freeze(AskedBy.RECOVERY, self._clock()))
+            found = HoldsSnapshot(freeze=Freeze(Initiator.RECOVERY, self._clock()))
         for hold in found.holds:
             self.holds.add(connection, values_of(hold))
         if found.freeze:

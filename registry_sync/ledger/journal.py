@@ -16,11 +16,11 @@ from registry_sync.artifacts import StoredArtifact, accepted_digest
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
-    AskedBy,
     Aspired,
     Hold,
     HoldChange,
     HoldsSnapshot,
+    Initiator,
     LedgerView,
     ViewsByModel,
     aspired_version,
@@ -305,7 +305,7 @@ class Journal:
                 version=active.version,
             )
             hold = self._hold_on(active)
-            asked_by = hold.asked_by if hold else AskedBy.ADOPTED
+            asked_by = hold.asked_by if hold else Initiator.ADOPTED
             pinned = hold is not None and hold.lasting
             moved = self._activation(active, asked_by, generation, pinned=pinned)
             if not await self.write(active.model, self._ledger.activated, moved):

@@ -14,7 +14,6 @@ from registry_sync.domain import (
     AcceptedDigest,
     AcceptedDigestChange,
     Activation,
-    AskedBy,
     Aspired,
     AspiredModel,
     Attempt,
@@ -22,6 +21,7 @@ from registry_sync.domain import (
     Freeze,
     Hold,
     HoldChange,
+    Initiator,
     LedgerView,
     Quarantine,
     Rejection,
@@ -150,7 +150,7 @@ class Ledger:
     def _view(self, models: AbstractSet[str] | None) -> LedgerView:
         of_models = _of_models(models)
         quarantined = self._quarantines.in_force().order_by(quarantines.c.id)
-        automatic = self._holds.holds.select(asked_by=str(AskedBy.GATEWAY))
+        automatic = self._holds.holds.select(asked_by=str(Initiator.GATEWAY))
         queries = {
             "accepted": of_models(self._accepted.select(), accepted_digests),
             "quarantines": of_models(quarantined, quarantines),
@@ -239,7 +239,7 @@ class Ledger:
         version: int,
         digest: str | None = None,
         *,
-        ended_by: str = AskedBy.POLL,
+        ended_by: str = Initiator.POLL,
     ) -> bool:
         """Release a version's rejections, of one digest or, with None, of all.
 
@@ -270,7 +270,7 @@ class Ledger:
             return self._holds.set_aspired(connection, hold, version, creation)
 
     def end_hold(
-        self, hold: Hold, ended_by: str = AskedBy.POLL, *, at: float | None = None
+        self, hold: Hold, ended_by: str = Initiator.POLL, *, at: float | None = None
     ) -> bool:
         """Release a hold, if it is in force; return whether it was."""
         with self._changing_holds() as connection:

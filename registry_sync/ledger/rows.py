@@ -15,7 +15,6 @@ from sqlalchemy import Row
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
-    AskedBy,
     Aspired,
     AspiredModel,
     AspiredVersion,
@@ -23,6 +22,7 @@ from registry_sync.domain import (
     Decision,
     Freeze,
     Hold,
+    Initiator,
     Quarantine,
     Rejection,
 )
@@ -114,7 +114,7 @@ def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
 def decisions_of_rejection(row: Row[Any]) -> Iterator[Decision]:
     """Yield the release of a rejection; its begin is in the attempts."""
     if row.ended_by is not None:
-        why = _OTHER_LIBRARIES if row.ended_by == AskedBy.RESTART else None
+        why = _OTHER_LIBRARIES if row.ended_by == Initiator.RESTART else None
         yield Decision(row.ended_at, "retry", row.model, None, row.version, row.ended_by, why)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.contract import CatalogueVersion, Selector, SelectorKind, VersionState
-from registry_sync.domain import ExplainAnswer, Explained, HistoryEntry, HoldState, ModelState
+from registry_sync.domain import ExplainAnswer, HistoryEntry, HoldState, ModelState, SelectorState
 from registry_sync.errors import LedgerError
 from registry_sync.operations.damage import copies
 from registry_sync.operations.errors import UnknownError
@@ -79,7 +79,7 @@ def _must_have(state: ModelState, selector: Selector) -> None:
         )
 
 
-def explain_alias(view: NodeView, model: str, alias: str) -> Explained:
+def explain_alias(view: NodeView, model: str, alias: str) -> SelectorState:
     """Return what an alias means here, and why."""
     snapshot = view.snapshot(model)
     active = view.active_of(model).get(alias)
@@ -87,7 +87,7 @@ def explain_alias(view: NodeView, model: str, alias: str) -> Explained:
     failure = last_failure(view, model, alias, found)
     last = snapshot.ledger.last_active.get((model, alias))
     damaged = copies(view).get(active.digest) if active else None
-    return Explained(
+    return SelectorState(
         selector=f"@{alias}",
         version=found.active,
         digest=active.digest if active else None,
@@ -126,7 +126,7 @@ def _doing(view: NodeView, model: str, alias: str | None, version: int | None) -
     return sorted({str(subject[0]) for subject in found})
 
 
-def explain_version(view: NodeView, model: str, number: int) -> Explained:
+def explain_version(view: NodeView, model: str, number: int) -> SelectorState:
     """Explain the state of a version on this node.
 
     Raises:
@@ -141,7 +141,7 @@ def explain_version(view: NodeView, model: str, number: int) -> Explained:
         raise UnknownError(f"neither the registry nor this node has a version {number} of {model}")
     state = found.state if found else VersionState.REGISTERED
     listed_reason = found.reason if found else "the registry's last listing does not have it"
-    return Explained(
+    return SelectorState(
         selector=str(number),
         version=number,
         digest=found.digest if found else None,
@@ -155,7 +155,7 @@ def explain_version(view: NodeView, model: str, number: int) -> Explained:
 
 
 def _concerned(
-    view: NodeView, state: ModelState, explained: list[Explained]
+    view: NodeView, state: ModelState, explained: list[SelectorState]
 ) -> list[CatalogueVersion]:
     """Return the versions of explained selectors, and those that may not serve."""
     ledger = view.ledger
@@ -171,7 +171,7 @@ def _concerned(
 
 
 async def _attempts(
-    view: NodeView, model: str, explained: list[Explained] | None
+    view: NodeView, model: str, explained: list[SelectorState] | None
 ) -> tuple[list[HistoryEntry], str | None]:
     """Return the last history of the explained selectors, and the ledger's error or None."""
     try:

@@ -15,13 +15,13 @@ from registry_sync.domain import (
     HistoryEntry,
     ModelState,
     State,
+    StepState,
     StoreState,
     WebhookState,
-    Work,
     work,
 )
 from registry_sync.operations import damage
-from registry_sync.planning import Explanation, Snapshot, Why, explain
+from registry_sync.planning import Cause, Explanation, Snapshot, explain
 from registry_sync.reconcile import Failure, NodeView, with_pauses
 
 
@@ -167,19 +167,21 @@ def _alias(view: NodeView, snapshot: Snapshot, model: str, alias: str) -> AliasS
     )
 
 
-_OF_BYTES = frozenset({Why.QUARANTINED, Why.REJECTED, Why.FROZEN, Why.AWAITS_WINDOW, Why.UNSTAMPED})
+_OF_BYTES = frozenset(
+    {Cause.QUARANTINED, Cause.REJECTED, Cause.FROZEN, Cause.AWAITS_WINDOW, Cause.UNSTAMPED}
+)
 """Reasons that keep an alias from a version that was made anew under its number."""
 
 
 def _why_not(view: NodeView, model: str, alias: str, found: Explanation) -> str | None:
     """Return why an alias differs from the registry, or None if it does not, or moves."""
-    if found.why is Why.FAILING:
+    if found.why is Cause.FAILING:
         return found.reason
-    if found.why is Why.UNDER_WAY:
+    if found.why is Cause.UNDER_WAY:
         failure = last_failure(view, model, alias, found)
         return failure.reason if failure else None
     there = found.active == found.aspired and found.why not in _OF_BYTES
-    is_shown = not there and found.why not in (Why.FOLLOWS, Why.GONE, Why.UNKNOWN)
+    is_shown = not there and found.why not in (Cause.FOLLOWS, Cause.GONE, Cause.UNKNOWN)
     return found.reason if is_shown else None
 
 
@@ -197,7 +199,7 @@ def last_failure(view: NodeView, model: str, alias: str, found: Explanation) -> 
     return next((failure for failure in failures if failure), None)
 
 
-def _work(view: NodeView) -> list[Work]:
+def _work(view: NodeView) -> list[StepState]:
     busy = [work(subject) for subject in view.busy]
     waiting = [
         work(

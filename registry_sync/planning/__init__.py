@@ -27,9 +27,9 @@ from registry_sync.planning.admissibility import (
     why_other_bytes,
 )
 from registry_sync.planning.automatic_rollbacks import rollback_of, unrecorded
-from registry_sync.planning.catalogue import Known, Trouble, describe_model, for_callers
+from registry_sync.planning.catalogue import KnownState, VersionProblem, describe_model, for_callers
 from registry_sync.planning.creations import Version, lacking_versions, learned, learned_of
-from registry_sync.planning.due import Begin, Due
+from registry_sync.planning.due import DueActions, StartOutcome
 from registry_sync.planning.explain import (
     Explanation,
     explain,
@@ -38,40 +38,40 @@ from registry_sync.planning.explain import (
 )
 from registry_sync.planning.incidents import incident_of, way_out, why_not_acceptable
 from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL, plan
-from registry_sync.planning.remembered import Remembered
+from registry_sync.planning.remembered import RememberedListing
 from registry_sync.planning.retention import (
-    Kept,
     Pressure,
+    RetainedDigests,
     as_candidates,
     choose_removed,
     what_stays,
 )
-from registry_sync.planning.snapshot import Snapshot, Why
+from registry_sync.planning.snapshot import Cause, Snapshot
 
 __all__ = [
     "LISTINGS_FOR_REMOVAL",
     "Action",
     "Activate",
     "AllowDigest",
-    "Begin",
     "BuildEnvironment",
-    "Due",
+    "Cause",
+    "DueActions",
     "EndHold",
     "Explanation",
     "Fetch",
-    "Kept",
-    "Known",
+    "KnownState",
     "Pressure",
-    "Remembered",
+    "RememberedListing",
+    "RetainedDigests",
     "RetireAlias",
     "RetireStandby",
     "Snapshot",
     "Stage",
+    "StartOutcome",
     "Subject",
-    "Trouble",
     "Urgency",
     "Version",
-    "Why",
+    "VersionProblem",
     "admissible_digest",
     "as_candidates",
     "choose_removed",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
 
-from registry_sync.domain import AskedBy, Hold
+from registry_sync.domain import Hold, Initiator
 
 
 class Urgency(IntEnum):
@@ -37,7 +37,7 @@ class Fetch:
     model: str
     version: int
     urgency: Urgency
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
     digest: str | None = None
     creation: str | None = None
     accepts: str | None = None
@@ -51,7 +51,7 @@ class BuildEnvironment:
     version: int
     digest: str
     urgency: Urgency
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class RetireAlias:
     model: str
     alias: str
     urgency: Urgency = Urgency.RETIRE
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class RetireStandby:
     version: int
     stage_id: str
     urgency: Urgency = Urgency.RELEASE
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class EndHold:
 
     hold: Hold
     urgency: Urgency = Urgency.RELEASE
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
 
     @property
     def model(self) -> str:
@@ -140,7 +140,7 @@ class AllowDigest:
     version: int | None
     digest: str
     urgency: Urgency = Urgency.RELEASE
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
 
 
 Action = (

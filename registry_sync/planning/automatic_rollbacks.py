@@ -13,8 +13,8 @@ from registry_sync.domain import (
     LIVE_FAILURE,
     OWN_FAILURE,
     Activation,
-    AskedBy,
     Hold,
+    Initiator,
     LedgerView,
     Rejection,
     Rollback,
@@ -36,7 +36,7 @@ def over(node: NodeState, ledger: LedgerView) -> Iterator[RefusedDigest]:
     """Yield the refused digests whose hold the registry or an operator has ended."""
     for refused in node.refused_digests:
         hold = ledger.holds.get((refused.model, refused.alias))
-        if (hold is None or hold.asked_by != AskedBy.GATEWAY) and _known(refused, ledger):
+        if (hold is None or hold.asked_by != Initiator.GATEWAY) and _known(refused, ledger):
             yield refused
 
 
@@ -69,7 +69,7 @@ def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rol
             digest=to_digest,
             previous_version=version,
             previous_digest=refused.digest,
-            asked_by=AskedBy.GATEWAY,
+            asked_by=Initiator.GATEWAY,
             at=refused.since,
             generation=refused.generation,
             reason=refused.reason,
@@ -89,7 +89,7 @@ def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rol
             aspired_version=version,
             target_version=to_version,
             target_digest=to_digest,
-            asked_by=AskedBy.GATEWAY,
+            asked_by=Initiator.GATEWAY,
             at=refused.since,
             aspired_creation=left,
             target_creation=creation,

@@ -34,7 +34,7 @@ from registry_sync.planning.incidents import told
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class VersionProblem:
     """A step that failed for now: ``retry_at`` in epoch seconds.
 
     ``settling``: time alone mends it, within seconds.
@@ -46,7 +46,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownState:
     """What is known of versions on this node.
 
     Attributes:
@@ -63,7 +63,7 @@ class Known:
 
     descriptions: Mapping[str, Mapping[str, Any]]
     fetching: AbstractSet[tuple[str, int]] = frozenset()
-    troubles: Mapping[tuple[str, int], Trouble] = field(default_factory=dict)
+    troubles: Mapping[tuple[str, int], VersionProblem] = field(default_factory=dict)
     environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
     signature_changes: Mapping[tuple[str, str], str] = field(default_factory=dict)
     refused_signatures: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Known:
 
 
 def describe_model(
-    name: str, listed: AspiredModel | None, ledger: LedgerView, known: Known
+    name: str, listed: AspiredModel | None, ledger: LedgerView, known: KnownState
 ) -> CatalogueModel | None:
     """Return one model; None: it is not listed, and no bytes of it were accepted here.
 
@@ -123,7 +123,7 @@ def _model(
     listed: AspiredModel | None,
     deleted: list[AcceptedDigest],
     ledger: LedgerView,
-    known: Known,
+    known: KnownState,
 ) -> CatalogueModel:
     versions = [_version(listed, n, ledger, known) for n in listed.versions] if listed else []
     versions += [_deleted(pin, known) for pin in deleted]
@@ -151,7 +151,9 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
         yield from problems_of(listed.versions[number].tags, number)
 
 
-def _notes(name: str, aliases: Iterable[str], ledger: LedgerView, known: Known) -> dict[str, str]:
+def _notes(
+    name: str, aliases: Iterable[str], ledger: LedgerView, known: KnownState
+) -> dict[str, str]:
     """Say of each held alias that it is held, at what, and until when; of all that they freeze.
 
     Of those that are neither, that the signature of what they are to mean is refused, what failed
@@ -181,7 +183,7 @@ def _held(hold: Hold) -> str:
 
 
 def _version(
-    model: AspiredModel, number: int, ledger: LedgerView, known: Known
+    model: AspiredModel, number: int, ledger: LedgerView, known: KnownState
 ) -> CatalogueVersion:
     listed = model.versions[number]
     digest = admissible_digest(listed, ledger)
@@ -257,7 +259,7 @@ def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:
 
 
 def _state(
-    listed: AspiredVersion, ledger: LedgerView, known: Known, *, here: bool, lacks: str | None
+    listed: AspiredVersion, ledger: LedgerView, known: KnownState, *, here: bool, lacks: str | None
 ) -> tuple[VersionState, str | None, float | None]:
     key = (listed.model, listed.version)
     if found := quarantine_of(listed, ledger):
@@ -283,13 +285,13 @@ def _state(
     return VersionState.REGISTERED, None, None
 
 
-def _damage(digest: str | None, known: Known) -> str | None:
+def _damage(digest: str | None, known: KnownState) -> str | None:
     """Say what is wrong with this node's copy of a version; None: nothing is, or it has none."""
     found = known.damaged.get(digest or "")
     return f"this node's copy of its bytes is damaged: {found}" if found else None
 
 
-def _deleted(pin: AcceptedDigest, known: Known) -> CatalogueVersion:
+def _deleted(pin: AcceptedDigest, known: KnownState) -> CatalogueVersion:
     """Show what the registry no longer has; with its tags gone, it runs as it was built."""
     description = known.descriptions.get(pin.digest)
     built = known.environments.get(pin.digest)

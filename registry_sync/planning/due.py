@@ -13,7 +13,7 @@ from registry_sync.planning.actions import Action, Subject, subject_of
 _FEW = 1000
 
 
-class Begin(Enum):
+class StartOutcome(Enum):
     """The outcome of starting an action.
 
     ``WAITS``: for its next try, for a step under way, or for another action of its model; its model
@@ -25,7 +25,7 @@ class Begin(Enum):
     NO_SLOT = "no slot"
 
 
-class Due:
+class DueActions:
     """Keeps what found no slot, so that a slot that is free is given away without a plan of all.
 
     Event loop only. Bounded by what is due of the models that there are.
@@ -83,7 +83,7 @@ class Due:
         """Return the models of which something is due."""
         return frozenset(self._of)
 
-    def begin(self, start: Callable[[Action], Begin]) -> list[Action]:
+    def begin(self, start: Callable[[Action], StartOutcome]) -> list[Action]:
         """Begin with as many as there are slots for; return those that have begun."""
         begun: list[Action] = []
         for queue in self._queues.values():
@@ -91,9 +91,9 @@ class Due:
                 action = queue[0][2]
                 if self._is_due(queue[0]):
                     became = start(action)
-                    if became is Begin.NO_SLOT:
+                    if became is StartOutcome.NO_SLOT:
                         break
-                    if became is Begin.BEGUN:
+                    if became is StartOutcome.BEGUN:
                         begun.append(action)
                         self._requested = {
                             of: one for of, one in self._requested.items() if one != action

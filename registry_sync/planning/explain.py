@@ -15,7 +15,7 @@ from registry_sync.domain import (
 )
 from registry_sync.planning.admissibility import quarantine_of
 from registry_sync.planning.incidents import told
-from registry_sync.planning.snapshot import Snapshot, Target, Why
+from registry_sync.planning.snapshot import Cause, Snapshot, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Explanation:
     aspired: int | None
     target: int | None
     digest: str | None
-    why: Why
+    why: Cause
     reason: str
     signature_change: str | None = None
 
@@ -71,7 +71,7 @@ def signature_change(snapshot: Snapshot, active: ActiveAlias, target: Target | N
 
 def _why(
     snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | None, hold: Hold | None
-) -> tuple[Why, str]:
+) -> tuple[Cause, str]:
     if hold:
         return _why_held(snapshot, active, hold)
     aspired = aspired_version(snapshot.aspired, model, alias)
@@ -79,9 +79,9 @@ def _why(
         return _why_not_aspired(snapshot, model, alias, active)
     listed = find(snapshot.aspired, model, aspired)
     if listed is None:
-        return Why.UNFOLLOWED, f"the registry does not list version {aspired}"
+        return Cause.UNFOLLOWED, f"the registry does not list version {aspired}"
     why, reason = _why_not_there(snapshot, listed, alias, active)
-    if active and why is not Why.FOLLOWS and snapshot.is_successor(active, aspired):
+    if active and why is not Cause.FOLLOWS and snapshot.is_successor(active, aspired):
         reason = (
             f"version {aspired} was made anew in the registry, and the bytes of its predecessor "
             f"serve until it is active: {reason}"
@@ -91,25 +91,28 @@ def _why(
 
 def _why_not_there(
     snapshot: Snapshot, listed: AspiredVersion, alias: str, active: ActiveAlias | None
-) -> tuple[Why, str]:
+) -> tuple[Cause, str]:
     """Return why an alias is not at the registry's version, in the order of the plan."""
     if not snapshot.admissible(listed):
         return _why_inadmissible(snapshot, listed)
     target = snapshot.target_at(listed, alias)
     if active and target.is_active(active):
-        return Why.FOLLOWS, "it is where the registry wants it"
+        return Cause.FOLLOWS, "it is where the registry wants it"
     if active is None:
         target = snapshot.recovered(target)
     if found := snapshot.obstacle(target, active or snapshot.lost(listed.model, alias)):
         return found
     if active is None and _waits_for_caller(snapshot, target):
         comes = "has its environment built" if target.digest else "is fetched"
-        return Why.ON_DEMAND, (
+        return Cause.ON_DEMAND, (
             f"version {target.version} {comes} when it is called: {LOAD_TAG} is on_demand"
         )
     opens_at = snapshot.awaited_opening(active, target) if active else None
     if opens_at and not snapshot.lacks_anything(target):  # what it lacks comes meanwhile
-        return Why.AWAITS_WINDOW, f"waits for the promotion window that opens at {opens_at:%FT%TZ}"
+        return (
+            Cause.AWAITS_WINDOW,
+            f"waits for the promotion window that opens at {opens_at:%FT%TZ}",
+        )
     return _why_not_yet(snapshot, target)
 
 
@@ -122,24 +125,24 @@ def _waits_for_caller(snapshot: Snapshot, target: Target) -> bool:
     )
 
 
-def _why_inadmissible(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Why, str]:
+def _why_inadmissible(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause, str]:
     name = f"models:/{listed.model}/{listed.version}"
     unstamped = (
         f"version {listed.version} has no stamp, and this node requires a digest: stamp it with "
         f"`registry-gateway stamp {name}`"
     )
-    return _why_wrong_bytes(snapshot, listed) or (Why.UNSTAMPED, unstamped)
+    return _why_wrong_bytes(snapshot, listed) or (Cause.UNSTAMPED, unstamped)
 
 
-def _why_wrong_bytes(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Why, str] | None:
+def _why_wrong_bytes(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause, str] | None:
     """Return why the bytes of a version are wrong, or cannot be verified, or None."""
     if found := quarantine_of(listed, snapshot.ledger):
-        return Why.QUARANTINED, told(found, listed, snapshot.ledger)
-    return (Why.UNREADABLE_STAMP, listed.stamp_problem) if listed.stamp_problem else None
+        return Cause.QUARANTINED, told(found, listed, snapshot.ledger)
+    return (Cause.UNREADABLE_STAMP, listed.stamp_problem) if listed.stamp_problem else None
 
 
-def _why_held(snapshot: Snapshot, active: ActiveAlias | None, hold: Hold) -> tuple[Why, str]:
-    why = Why.PINNED if hold.lasting else Why.HELD
+def _why_held(snapshot: Snapshot, active: ActiveAlias | None, hold: Hold) -> tuple[Cause, str]:
+    why = Cause.PINNED if hold.lasting else Cause.HELD
     end = (
         f"pinned at version {hold.target_version} by {hold.asked_by}, until `unpin`"
         if hold.lasting
@@ -165,12 +168,12 @@ def _target_of(hold: Hold) -> Target:
     return Target(hold.model, hold.alias, version, digest, hold.asked_by)
 
 
-def why_unable(snapshot: Snapshot, hold: Hold) -> tuple[Why, str] | None:
+def why_unable(snapshot: Snapshot, hold: Hold) -> tuple[Cause, str] | None:
     """Return why the target of a hold cannot serve as it is, or None."""
     if rejected := snapshot.why_rejected(_target_of(hold)):
-        return Why.REJECTED, rejected
+        return Cause.REJECTED, rejected
     if other := snapshot.why_other_bytes(hold):
-        return Why.REPLACED, other
+        return Cause.REPLACED, other
     listed = find(snapshot.aspired, hold.model, hold.target_version)
     if listed is None or hold.target_digest in snapshot.stored:
         return None
@@ -179,22 +182,25 @@ def why_unable(snapshot: Snapshot, hold: Hold) -> tuple[Why, str] | None:
 
 def _why_not_aspired(
     snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | None
-) -> tuple[Why, str]:
+) -> tuple[Cause, str]:
     if is_unfollowed(snapshot.aspired, model, alias):
-        return Why.UNFOLLOWED, "the registry's alias is at a version that is not ready: it stays"
+        return Cause.UNFOLLOWED, "the registry's alias is at a version that is not ready: it stays"
     if active is None:
-        return Why.UNKNOWN, "neither the registry nor this node has this alias"
+        return Cause.UNKNOWN, "neither the registry nor this node has this alias"
     if not snapshot.listings:
-        return Why.GONE, "the registry has not been listed since the start: what serves, serves"
+        return Cause.GONE, "the registry has not been listed since the start: what serves, serves"
     if snapshot.ledger.freeze:
-        return Why.FROZEN, "the registry no longer has it, and this node is frozen: it stays"
-    return Why.UNDER_WAY, "the registry no longer has it: it is taken away when two listings agree"
+        return Cause.FROZEN, "the registry no longer has it, and this node is frozen: it stays"
+    return (
+        Cause.UNDER_WAY,
+        "the registry no longer has it: it is taken away when two listings agree",
+    )
 
 
-def _why_not_yet(snapshot: Snapshot, target: Target) -> tuple[Why, str]:
+def _why_not_yet(snapshot: Snapshot, target: Target) -> tuple[Cause, str]:
     """Return the step that failed on an alias's way to its target, else the next one."""
     if failed := snapshot.why_failing(target):
-        return Why.FAILING, failed
+        return Cause.FAILING, failed
     version = target.version
     if target.digest is None:
         next_step = f"the bytes of version {version} are to be fetched and checked"
@@ -202,4 +208,4 @@ def _why_not_yet(snapshot: Snapshot, target: Target) -> tuple[Why, str]:
         next_step = f"version {version} is warm, and about to be activated"
     else:
         next_step = f"version {version} is here, and is to be loaded and warmed"
-    return Why.UNDER_WAY, next_step
+    return Cause.UNDER_WAY, next_step

@@ -19,7 +19,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from gateway.contract import ActiveAlias
-from registry_sync.domain import AskedBy, Hold, Load, Swap, aspired_version, find, is_unfollowed
+from registry_sync.domain import Hold, Initiator, Load, Swap, aspired_version, find, is_unfollowed
 from registry_sync.planning.actions import (
     Action,
     Activate,
@@ -171,12 +171,12 @@ def _restore(snapshot: Snapshot, active: ActiveAlias) -> Iterator[Fetch]:
     """Fetch the active version and the one before it, if a damaged copy was dropped."""
     model = active.model
     if _can_restore(snapshot, model, active.version, active.digest):
-        yield _fetch(snapshot, model, active.version, Urgency.PROMOTION, AskedBy.RECOVERY)
+        yield _fetch(snapshot, model, active.version, Urgency.PROMOTION, Initiator.RECOVERY)
     version, digest = active.previous_version, active.previous_digest
     if version is None or digest is None or active.since <= snapshot.rollback_since:
         return  # after the retention, these bytes may make room
     if _can_restore(snapshot, model, version, digest):
-        yield _fetch(snapshot, model, version, Urgency.RECOVERY, AskedBy.RECOVERY)
+        yield _fetch(snapshot, model, version, Urgency.RECOVERY, Initiator.RECOVERY)
 
 
 def _can_restore(snapshot: Snapshot, model: str, version: int, digest: str) -> bool:
@@ -253,7 +253,7 @@ def _bring(snapshot: Snapshot, target: Target, urgency: Urgency) -> Iterator[Fet
 
 
 def _fetch(
-    snapshot: Snapshot, model: str, version: int, urgency: Urgency, asked_by: str = AskedBy.POLL
+    snapshot: Snapshot, model: str, version: int, urgency: Urgency, asked_by: str = Initiator.POLL
 ) -> Fetch:
     creation = snapshot.creation_of(model, version)
     return Fetch(model, version, urgency, asked_by, creation=creation)

@@ -19,7 +19,7 @@ class _Merged:
     remembered: AbstractSet[str]
 
 
-class Remembered:
+class RememberedListing:
     """Adds what the ledger tells of the registry; the same objects while nothing is news."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from registry_sync.planning.admissibility import admissible_digest
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetainedDigests:
     """Digests that must stay, by reason.
 
     Attributes:
@@ -79,7 +79,7 @@ class Pressure:
 
 
 def removable(
-    stored: Iterable[str], kept: Kept, *, now: float, rollback_retention_s: float
+    stored: Iterable[str], kept: RetainedDigests, *, now: float, rollback_retention_s: float
 ) -> frozenset[str]:
     """Return the stored digests that nothing needs.
 
@@ -95,7 +95,7 @@ def removable(
 
 def choose_removed(
     candidates: Iterable[Candidate],
-    kept: Kept,
+    kept: RetainedDigests,
     *,
     now: float,
     rollback_retention_s: float,
@@ -167,7 +167,7 @@ def as_candidates(
 
 def what_stays(
     node: NodeState, aspired: Aspired, ledger: LedgerView, *, recent_since: float
-) -> Kept:
+) -> RetainedDigests:
     """Return what must stay, by reason; what was retired after ``recent_since`` (epoch s), too."""
     targets = [
         find(aspired, model.name, version)
@@ -180,7 +180,7 @@ def what_stays(
         if one.previous_digest:  # several aliases may have left it: the last one counts
             before = previous.get(one.previous_digest, one.since)
             previous[one.previous_digest] = max(before, one.since)
-    return Kept(
+    return RetainedDigests(
         active=frozenset(one.digest for one in node.active),
         standby=frozenset(one.digest for one in node.standbys)
         | frozenset(d for one in wanted if one and (d := admissible_digest(one, ledger))),

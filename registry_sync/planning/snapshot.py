@@ -12,10 +12,10 @@ from gateway.contract import ActiveAlias, NodeState, RefusedDigest, StageRequest
 from registry_sync.domain import (
     BY_REGISTRY,
     Activation,
-    AskedBy,
     Aspired,
     AspiredVersion,
     Hold,
+    Initiator,
     LedgerView,
     Load,
     SignatureChange,
@@ -37,7 +37,7 @@ from registry_sync.planning.admissibility import (
 )
 
 
-class Why(StrEnum):
+class Cause(StrEnum):
     """Why an alias points where it does on this node."""
 
     FOLLOWS = "follows"
@@ -72,7 +72,7 @@ class Target:
     alias: str
     version: int
     digest: str | None
-    asked_by: str = AskedBy.POLL
+    asked_by: str = Initiator.POLL
     hold: Hold | None = None
 
     @property
@@ -138,8 +138,8 @@ class Snapshot:
         if hold:
             digest = hold.target_digest
             gone = digest not in self.stored or self.why_other_bytes(hold)
-            by_rule = hold.asked_by == AskedBy.GATEWAY
-            asked_by = AskedBy.GATEWAY if by_rule else AskedBy.OPERATOR
+            by_rule = hold.asked_by == Initiator.GATEWAY
+            asked_by = Initiator.GATEWAY if by_rule else Initiator.OPERATOR
             return Target(
                 model, alias, hold.target_version, None if gone else digest, asked_by, hold
             )
@@ -150,7 +150,7 @@ class Snapshot:
     def target_at(self, listed: AspiredVersion, alias: str) -> Target:
         """Return a listed version as the target of the registry's alias."""
         model = listed.model
-        asked_by = self.initiators.get((model, alias), AskedBy.POLL)
+        asked_by = self.initiators.get((model, alias), Initiator.POLL)
         return Target(model, alias, listed.version, self.here(listed), asked_by)
 
     def last(self, model: str, alias: str) -> Target | None:
@@ -161,7 +161,7 @@ class Snapshot:
         listed = find(self.aspired, model, last.version)
         if listed is not None and listed.stamp_problem:
             return None
-        return Target(model, alias, last.version, last.digest, AskedBy.RECOVERY)
+        return Target(model, alias, last.version, last.digest, Initiator.RECOVERY)
 
     def lost(self, model: str, alias: str) -> Activation | None:
         """Return the newest activation of an alias, or None if it was retired since."""
@@ -184,7 +184,7 @@ class Snapshot:
         if last is None or not target.by_registry:
             return target
         again = (last.version, last.digest) == (target.version, target.digest)
-        return replace(target, asked_by=AskedBy.RECOVERY) if again else target
+        return replace(target, asked_by=Initiator.RECOVERY) if again else target
 
     # --- the registry -----------------------------------------------------------------------------
 
@@ -290,16 +290,19 @@ class Snapshot:
 
     def obstacle(
         self, target: Target, before: ActiveAlias | Activation | None
-    ) -> tuple[Why, str] | None:
+    ) -> tuple[Cause, str] | None:
         """Return why an alias must not take a target now, or None; ``before`` is what it had."""
         if refused := self._refused_after_rollback(target):
-            return Why.HELD, refused.reason
+            return Cause.HELD, refused.reason
         if rejected := self.why_rejected(target):
-            return Why.REJECTED, rejected
+            return Cause.REJECTED, rejected
         if other := self.why_refused_signature(before, target):
-            return Why.REJECTED, other
+            return Cause.REJECTED, other
         if self.ledger.freeze and target.by_registry:
-            return Why.FROZEN, "this node is frozen: no alias follows the registry until `unfreeze`"
+            return (
+                Cause.FROZEN,
+                "this node is frozen: no alias follows the registry until `unfreeze`",
+            )
         return None
 
     def why_rejected(self, target: Target) -> str | None:
@@ -310,7 +313,7 @@ class Snapshot:
         model, version, digest = target.model, target.version, target.digest or ""
         own = self.runs_in_own(target)
         rejected = rejection(self.ledger, model, version, digest, own=own)
-        by_operator = target.asked_by == AskedBy.OPERATOR
+        by_operator = target.asked_by == Initiator.OPERATOR
         if rejected is not None and not (by_operator and rejected.on_live_traffic):
             return rejected.explanation
         return None if own else self.refused.get(digest)
@@ -326,7 +329,7 @@ class Snapshot:
 
     def why_held(self, hold: Hold) -> str | None:
         """Return why an automatic rollback left a version, or None for other holds."""
-        if hold.asked_by != AskedBy.GATEWAY:
+        if hold.asked_by != Initiator.GATEWAY:
             return None
         for (model, version, _), one in self.ledger.rejections.items():
             if (model, version) == (hold.model, hold.aspired_version) and one.on_live_traffic:

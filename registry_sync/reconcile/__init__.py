@@ -5,14 +5,14 @@ from registry_sync.reconcile.context import Limits, Policy, RoomLimits
 from registry_sync.reconcile.gateway import GatewayClient
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.schedule import Schedule
-from registry_sync.reconcile.steps import Failure, Intake
+from registry_sync.reconcile.steps import Failure, Ingestion
 from registry_sync.reconcile.view import NodeView, with_pauses
 
 __all__ = [
     "ControlPlane",
     "Failure",
     "GatewayClient",
-    "Intake",
+    "Ingestion",
     "Limits",
     "NodeView",
     "Operators",

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from registry_sync.artifacts import ArtifactStore, BuildsEnvironments
 from registry_sync.ledger import HoldsFile, Journal, Ledger
-from registry_sync.planning import Due
+from registry_sync.planning import DueActions
 from registry_sync.reconcile.context import Changes, Context, Limits, Policy
 from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.gateway import Announcer, Observation, ServingTarget
 from registry_sync.reconcile.operators import Operators
-from registry_sync.reconcile.polling import Polling
+from registry_sync.reconcile.polling import Polls
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry import Hints, Listings
 from registry_sync.reconcile.steps import (
-    Arrival,
     Backoff,
     Copies,
+    EnvironmentStep,
     Executor,
-    Intake,
-    Preparation,
+    FetchStep,
+    Ingestion,
     Promotion,
     Steps,
 )
@@ -44,7 +44,7 @@ class ControlPlane:
 def build(
     *,
     source: Source,
-    intake: Intake,
+    intake: Ingestion,
     store: ArtifactStore,
     ledger: Ledger,
     target: ServingTarget,
@@ -63,7 +63,7 @@ def build(
     ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one that
     the ledger writes.
     """
-    changes, due, faults = Changes(), Due(), ModelFaults()
+    changes, due, faults = Changes(), DueActions(), ModelFaults()
     journal = Journal(ledger, threads, holds_file, on_news=changes.note)
     listings = Listings(
         source=source,
@@ -93,9 +93,9 @@ def build(
     )
     backoff = Backoff(clock=clock, jitter=jitter)
     signatures = Signatures(policy.on_signature_change, context.artifacts)
-    preparation = Preparation(context, environments)
+    preparation = EnvironmentStep(context, environments)
     disk_room = DiskRoom(context)
-    arrival = Arrival(context, intake, disk_room.make)
+    arrival = FetchStep(context, intake, disk_room.make)
     copies = Copies(context)
     snapshots = Snapshots(context, preparation, signatures, backoff)
     promotion = Promotion(context, arrival, copies, snapshots)
@@ -108,7 +108,7 @@ def build(
         rechecks=snapshots,
     )
     steps = Steps(context, executor, backoff)
-    polling = Polling(context, arrival, steps)
+    polling = Polls(context, arrival, steps)
     hints = Hints(polling.look)
     reconciler = Reconciler(
         context,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from registry_sync.artifacts import ArtifactStore, OnMismatch, StoredArtifact
-from registry_sync.domain import OnSignatureChange, PromotionWindows
+from registry_sync.artifacts import ArtifactStore, MismatchPolicy, StoredArtifact
+from registry_sync.domain import PromotionWindows, SignaturePolicy
 from registry_sync.ledger import Journal, Ledger
 from registry_sync.reconcile.gateway import Announcer, Observation, ServingTarget
 from registry_sync.reconcile.registry import Listings
@@ -54,8 +54,8 @@ class Policy:
     """
 
     require_digest: bool = False
-    on_mismatch: OnMismatch = OnMismatch.WARN
-    on_signature_change: OnSignatureChange = OnSignatureChange.WARN
+    on_mismatch: MismatchPolicy = MismatchPolicy.WARN
+    on_signature_change: SignaturePolicy = SignaturePolicy.WARN
 
 
 class Changes:

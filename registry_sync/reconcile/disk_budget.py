@@ -10,7 +10,13 @@ import structlog
 
 from gateway.contract import NodeState
 from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
-from registry_sync.planning import Kept, Pressure, as_candidates, choose_removed, what_stays
+from registry_sync.planning import (
+    Pressure,
+    RetainedDigests,
+    as_candidates,
+    choose_removed,
+    what_stays,
+)
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.gateway import (
     TargetUnreachableError,
@@ -135,7 +141,7 @@ class DiskRoom:
         seen = self._observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
 
-    def _stays(self, node: NodeState) -> Kept:
+    def _stays(self, node: NodeState) -> RetainedDigests:
         return what_stays(
             node,
             self._listings.aspired,
@@ -143,7 +149,7 @@ class DiskRoom:
             recent_since=self._clock() - self.limits.rollback_retention_s,
         )
 
-    def _choose(self, kept: Kept, pressure: Pressure) -> list[str]:
+    def _choose(self, kept: RetainedDigests, pressure: Pressure) -> list[str]:
         return choose_removed(
             as_candidates(
                 self._artifacts,
@@ -223,7 +229,7 @@ class DiskRoom:
             + (f", {use.coming_bytes} booked by other fetches" if use.coming_bytes else "")
         )
 
-    def _why_not(self, kept: Kept, total_bytes: int) -> str:
+    def _why_not(self, kept: RetainedDigests, total_bytes: int) -> str:
         """Say what holds the room, each artifact by the first reason for which it stays."""
         reasons = kept.by_reason(
             now=self._clock(), rollback_retention_s=self.limits.rollback_retention_s

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from registry_sync.domain import AskedBy, Hold, HoldChange, LedgerView
-from registry_sync.planning import Due, Fetch, Urgency, subject_of
+from registry_sync.domain import Hold, HoldChange, Initiator, LedgerView
+from registry_sync.planning import DueActions, Fetch, Urgency, subject_of
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.registry import Hints
 from registry_sync.reconcile.steps import Steps
@@ -24,7 +24,7 @@ class Operators:
         self,
         context: Context,
         steps: Steps,
-        due: Due,
+        due: DueActions,
         hints: Hints,
         snapshots: Snapshots,
     ) -> None:
@@ -60,7 +60,7 @@ class Operators:
     async def _carry_out(
         self, what: Literal["hold", "end_hold", "freeze", "unfreeze"], hold: Hold | None = None
     ) -> str | None:
-        change = HoldChange(what, str(AskedBy.OPERATOR), self._clock(), hold)
+        change = HoldChange(what, str(Initiator.OPERATOR), self._clock(), hold)
         return await self._journal.carry_out(change)
 
     async def retry(self, model: str, version: int) -> bool:
@@ -70,14 +70,14 @@ class Operators:
             partial(LedgerView.without_rejection, model=model, version=version),
             self._ledger.end_rejection,
             *(model, version),
-            ended_by=AskedBy.OPERATOR,
+            ended_by=Initiator.OPERATOR,
         )
         self.try_now(model)
         return written
 
     async def end_quarantine(self, model: str, version: int) -> bool:
         """End a quarantine; return whether the ledger recorded that, without which it stays."""
-        by = str(AskedBy.OPERATOR)
+        by = str(Initiator.OPERATOR)
         work = self._ledger.end_quarantine
         return await self._journal.write(model, work, model, version, by)
 
@@ -87,7 +87,7 @@ class Operators:
         ``accepts`` is the digest that an operator accepts, or None for the expected one.
         """
         of = self._snapshots.of(model).creation_of(model, version)
-        by, urgency = AskedBy.OPERATOR, Urgency.WANTED
+        by, urgency = Initiator.OPERATOR, Urgency.WANTED
         fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
         subject = subject_of(fetch)
         doing = (one for one in self._steps.doing() if subject_of(one) == subject)
@@ -99,7 +99,7 @@ class Operators:
 
     def sync(self, model: str) -> None:
         """List the registry, and try the failed steps of a model now."""
-        self._hints.add(None, AskedBy.SYNC)
+        self._hints.add(None, Initiator.SYNC)
         self.try_now(model)
 
     def try_now(self, model: str) -> None:

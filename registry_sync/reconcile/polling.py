@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import structlog
 
-from registry_sync.domain import AskedBy
-from registry_sync.planning import Begin, Fetch
+from registry_sync.domain import Initiator
+from registry_sync.planning import Fetch, StartOutcome
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps import Arrival, Steps
+from registry_sync.reconcile.steps import FetchStep, Steps
 
 _MODELS_LOOKED_AT = 10
 _log = structlog.get_logger("registry_sync.reconcile.polling")
 
 
-class Polling:
+class Polls:
     """Lists the registry, and starts what only a listing can start. Event loop only."""
 
     def __init__(
         self,
         context: Context,
-        arrival: Arrival,
+        arrival: FetchStep,
         steps: Steps,
     ) -> None:
         self._arrival = arrival
@@ -29,7 +29,7 @@ class Polling:
         self._ledger = context.ledger
         self._changes = context.changes
 
-    async def poll(self, asked_by: str = AskedBy.POLL, *, thorough: bool = False) -> None:
+    async def poll(self, asked_by: str = Initiator.POLL, *, thorough: bool = False) -> None:
         """List the registry; the listing applies from the next pass on."""
         if await self._listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
@@ -58,5 +58,5 @@ class Polling:
 
     def _begin(self, fetch: Fetch) -> None:
         """Start a fetch that no plan has decided; the next pass publishes it."""
-        if self._steps.start(fetch) is Begin.BEGUN:
+        if self._steps.start(fetch) is StartOutcome.BEGUN:
             self._changes.note({fetch.model})

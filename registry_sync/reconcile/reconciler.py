@@ -18,12 +18,12 @@ from functools import partial
 import structlog
 
 from gateway.contract import ActiveAlias, NodeState
-from registry_sync.domain import AskedBy, LedgerView
+from registry_sync.domain import Initiator, LedgerView
 from registry_sync.errors import SyncError
 from registry_sync.planning import (
     Action,
     BuildEnvironment,
-    Due,
+    DueActions,
     Fetch,
     plan,
     rollback_of,
@@ -33,9 +33,9 @@ from registry_sync.planning import (
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.gateway import TargetUnreachableError
-from registry_sync.reconcile.polling import Polling
+from registry_sync.reconcile.polling import Polls
 from registry_sync.reconcile.registry import Hints
-from registry_sync.reconcile.steps import Arrival, Copies, Preparation, Steps
+from registry_sync.reconcile.steps import Copies, EnvironmentStep, FetchStep, Steps
 from registry_sync.reconcile.view import Descriptions, Snapshots, with_pauses
 from registry_sync.system import ModelFaults, run_forever
 
@@ -54,14 +54,14 @@ class Reconciler:
         self,
         context: Context,
         *,
-        due: Due,
+        due: DueActions,
         faults: ModelFaults,
-        polling: Polling,
+        polling: Polls,
         hints: Hints,
-        arrival: Arrival,
+        arrival: FetchStep,
         copies: Copies,
         disk_room: DiskRoom,
-        preparation: Preparation,
+        preparation: EnvironmentStep,
         snapshots: Snapshots,
         descriptions: Descriptions,
         steps: Steps,
@@ -281,7 +281,7 @@ class Reconciler:
                 partial(LedgerView.without_rejection, model=model, version=version, digest=digest),
                 self.ledger.end_rejection,
                 *(model, version, digest),
-                ended_by=AskedBy.RESTART,
+                ended_by=Initiator.RESTART,
             ):
                 return False
             self.steps.try_now(model)

@@ -10,7 +10,7 @@ from registry_sync.domain import Aspired, LedgerView, find
 from registry_sync.planning import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.disk_budget import DiskRoom
-from registry_sync.reconcile.steps import Preparation
+from registry_sync.reconcile.steps import EnvironmentStep
 
 
 class Sweep:
@@ -19,7 +19,7 @@ class Sweep:
     def __init__(
         self,
         context: Context,
-        preparation: Preparation,
+        preparation: EnvironmentStep,
         disk_room: DiskRoom,
     ) -> None:
         self._preparation = preparation

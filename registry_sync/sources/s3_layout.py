@@ -122,7 +122,7 @@ class ModelLocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class ManifestVersion:
     """A manifest: its ETag, and the epoch seconds of its last write."""
 
     etag: str
@@ -142,7 +142,7 @@ class ModelListing:
     """
 
     place: ModelLocation
-    published: dict[int, Published] = field(default_factory=dict)
+    published: dict[int, ManifestVersion] = field(default_factory=dict)
     uploads: set[int] = field(default_factory=set)
     aliases: str | None = None
     problems: list[str] = field(default_factory=list)
@@ -210,7 +210,7 @@ def _sort_in(
             listing = found[model] = ModelListing(ModelLocation(root, model))
         folder, slash, _ = path.partition("/")
         if not slash:
-            _add(listing, path, Published(each["ETag"], each["LastModified"].timestamp()))
+            _add(listing, path, ManifestVersion(each["ETag"], each["LastModified"].timestamp()))
         elif (version := _number(folder)) is not None:
             listing.uploads.add(version)
     return names
@@ -231,11 +231,11 @@ def list_model(client: S3Client, place: ModelLocation) -> ModelListing:
         for each in page.get("Contents", []):
             written_at = each["LastModified"].timestamp()
             name = each["Key"].removeprefix(place.folder)
-            _add(found, name, Published(each["ETag"], written_at))
+            _add(found, name, ManifestVersion(each["ETag"], written_at))
     return found
 
 
-def _add(found: ModelListing, name: str, what: Published) -> None:
+def _add(found: ModelListing, name: str, what: ManifestVersion) -> None:
     """Add an object of a model's folder, if it is a manifest or the aliases."""
     if name == _ALIASES:
         found.aliases = what.etag

@@ -19,9 +19,9 @@ from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
     SCHEME,
+    ManifestVersion,
     ModelListing,
     ModelLocation,
-    Published,
     Root,
     check_name,
     list_model,
@@ -187,7 +187,7 @@ class S3Registry:
                 "be changed: publish the other bytes as a new version"
             )
 
-    def _published(self, model: str, version: int) -> tuple[ModelLocation, Published]:
+    def _published(self, model: str, version: int) -> tuple[ModelLocation, ManifestVersion]:
         """Return the location and manifest of a published version.
 
         Raises:
@@ -208,7 +208,7 @@ class S3Registry:
                     f"version {version} of {model!r} is not published: there is no "
                     f"{place.uri(place.manifest(version))}"
                 ) from error
-            return place, Published(head["ETag"], head["LastModified"].timestamp())
+            return place, ManifestVersion(head["ETag"], head["LastModified"].timestamp())
 
     # --- small objects ----------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
 
 
 def _version(
-    place: ModelLocation, number: int, published: Published, stamp: _Stamp
+    place: ModelLocation, number: int, published: ManifestVersion, stamp: _Stamp
 ) -> AspiredVersion:
     return AspiredVersion(
         model=place.model,

@@ -12,11 +12,11 @@ from gateway.serving.residency.decision import (
     DemandView,
     Evict,
     Fail,
+    Refusal,
     ReplicaView,
     Snapshot,
     Start,
     State,
-    Why,
 )
 from gateway.serving.residency.standbys import spared
 
@@ -79,7 +79,7 @@ def check(seen: Snapshot, actions: Sequence[Action]) -> str:
         plans = [former_plan(seen, one.bytes) for one in seen.demands]
         assert Plan("evict", evicted) in plans, (seen, actions, plans)
         return "evict"
-    if any(isinstance(one, Fail) and one.why is Why.TOO_BIG for one in actions):
+    if any(isinstance(one, Fail) and one.why is Refusal.TOO_BIG for one in actions):
         sizes = [one.bytes * one.replicas for one in seen.demands]
         assert max(sizes) > seen.limits.bytes or any(
             one.replicas > seen.limits.count for one in seen.demands

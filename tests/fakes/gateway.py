@@ -28,13 +28,13 @@ from gateway.contract.changes import (
     StageRequest,
 )
 from gateway.contract.node_state import (
+    AbandonedVersion,
     ActiveAlias,
+    AwaitedVersion,
     DamagedCopy,
     Event,
     NodeState,
     RefusedDigest,
-    Unwanted,
-    Wanted,
 )
 from gateway.contract.references import AliasRef
 from gateway.routing.node import MOST_EVENTS
@@ -80,7 +80,7 @@ class FakeGateway:
         self.snapshots = 0
         self.changes: list[str] = []
         self.differences = 0
-        self._told: dict[int, tuple[dict[AliasRef, ActiveAlias], list[Wanted]]] = {}
+        self._told: dict[int, tuple[dict[AliasRef, ActiveAlias], list[AwaitedVersion]]] = {}
         self._change = asyncio.Event()
 
     # --- what a test does -------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class FakeGateway:
         self.observed += 1
         self.events = [event for event in self.events if event.seq > after]
         wanted = [
-            Wanted(model=m, version=v, since=s, alias=self.wanted_for.get((m, v)))
+            AwaitedVersion(model=m, version=v, since=s, alias=self.wanted_for.get((m, v)))
             for (m, v), s in self.wanted.items()
         ]
         told = self._told.get(after) if of == self.boot_id else None
@@ -327,7 +327,7 @@ class FakeGateway:
         gone = [AliasBody(**key._asdict()) for key in before if key not in self.active]
         names = {(one.model, one.version, one.alias) for one in wanted}
         unwanted = [
-            Unwanted(model=one.model, version=one.version, alias=one.alias)
+            AbandonedVersion(model=one.model, version=one.version, alias=one.alias)
             for one in wished
             if (one.model, one.version, one.alias) not in names
         ]

@@ -11,17 +11,17 @@ from typing import Self
 
 from gateway.contract.catalogue import VersionState
 from gateway.system.files.damaged_files import DamagedFiles
-from registry_sync.artifacts.environments.compatibility import OnMismatch
+from registry_sync.artifacts.environments.compatibility import MismatchPolicy
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.domain.promotion_windows import PromotionWindows
-from registry_sync.domain.signature_diff import OnSignatureChange
+from registry_sync.domain.signature_diff import SignaturePolicy
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.reconcile.build import ControlPlane, build
 from registry_sync.reconcile.context import Limits, Policy, RoomLimits
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.reconcile.steps.intake import Ingestion
 from registry_sync.reconcile.view.node_view import NodeView
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
@@ -41,8 +41,8 @@ class NodeInMemory:
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     gateway: FakeGateway = field(default_factory=FakeGateway)
     environments: FakeEnvironments = field(default_factory=FakeEnvironments)
-    on_mismatch: OnMismatch = OnMismatch.WARN
-    on_signature_change: OnSignatureChange = OnSignatureChange.WARN
+    on_mismatch: MismatchPolicy = MismatchPolicy.WARN
+    on_signature_change: SignaturePolicy = SignaturePolicy.WARN
     require_digest: bool = False
     stage_timeout_s: float = 30.0
     room: RoomLimits = field(default_factory=RoomLimits)
@@ -79,7 +79,7 @@ class NodeInMemory:
         )
         self.plane = build(
             source=self.registry,
-            intake=Intake(
+            intake=Ingestion(
                 source=self.registry,
                 fetcher=self.registry,
                 store=store,

@@ -16,7 +16,7 @@ from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.server import Server
 from registry_sync.cli import app, waiting
 from registry_sync.domain.operation_bodies import (
-    Decided,
+    DecisionAnswer,
     ExplainAnswer,
     PinAnswer,
     QuarantineAnswer,
@@ -72,7 +72,7 @@ async def decide(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str
     return answer.model_dump(mode="json")
 
 
-_ANSWERS: dict[str, type[Decided]] = {
+_ANSWERS: dict[str, type[DecisionAnswer]] = {
     "/rollback": RollbackAnswer,
     "/pin": PinAnswer,
     "/unpin": UnpinAnswer,
@@ -84,8 +84,11 @@ _ANSWERS: dict[str, type[Decided]] = {
 
 
 async def _outcome(
-    client: httpx.AsyncClient, answer: Decided, judge: waiting.Judge, selector: str | None = None
-) -> Decided:
+    client: httpx.AsyncClient,
+    answer: DecisionAnswer,
+    judge: waiting.Judge,
+    selector: str | None = None,
+) -> DecisionAnswer:
     query = {"model": answer.model} | ({"selector": selector} if selector else {})
     for _ in range(_LOOKS):
         shown = await client.get("/explain", params=query)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gateway.contract.references import LATEST
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.errors import IncompleteArtifactError, SourceError
 from registry_sync.sources.storage.fetcher import OnProgress, Reserve
@@ -211,7 +211,7 @@ class FakeRegistry:
         judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
-    ) -> Fetched:
+    ) -> FetchedArtifact:
         self._answer()
         if not (judged or self.stable):
             raise IncompleteArtifactError("nobody knows whether the upload is done")
@@ -232,7 +232,7 @@ class FakeRegistry:
             (into / path).write_bytes(content)
         if on_progress:
             on_progress(size, size)
-        return Fetched(
+        return FetchedArtifact(
             into, _manifest(self.files[uri]), size, self.remote_listing(uri), self.stable
         )
 

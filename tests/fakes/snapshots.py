@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.contract.changes import StageRequest
-from gateway.contract.node_state import ActiveAlias, NodeState, RefusedDigest, Wanted
+from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState, RefusedDigest
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
@@ -122,7 +122,7 @@ class Scene:
 
     def wanted(self, *versions: int, alias: str | None = None) -> None:
         self.what_is.node.wanted.extend(
-            Wanted(model=M, version=n, since=float(at), alias=alias)
+            AwaitedVersion(model=M, version=n, since=float(at), alias=alias)
             for at, n in enumerate(versions)
         )
 

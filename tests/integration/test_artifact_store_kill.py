@@ -19,7 +19,7 @@ WRITER = """
 import hashlib, sys
 from pathlib import Path
 from registry_sync.artifacts.store import ArtifactStore, Acceptance
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 
 store = ArtifactStore(Path(sys.argv[1]))
 store.open()
@@ -32,7 +32,7 @@ for number in range(1_000_000):
         for name, data in content.items():
             (path / name).write_bytes(data)
         size = sum(map(len, content.values()))
-        fetched = Fetched(path, Manifest.of(files), size, None)
+        fetched = FetchedArtifact(path, Manifest.of(files), size, None)
         acceptance = Acceptance("m", number + 1, None, None, stamped=False)
         digest = store.add(fetched, {}, acceptance).digest
     print(digest, flush=True)
@@ -46,7 +46,7 @@ REMOVER = """
 import hashlib, os, signal, sys
 from pathlib import Path
 from registry_sync.artifacts.store import ArtifactStore
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 
 folder, files_each, dies_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 store = ArtifactStore(folder)
@@ -59,7 +59,7 @@ for number in range(2):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
         size = sum(map(len, content.values()))
-        digest = store.add(Fetched(path, Manifest.of(files), size, None), {}).digest
+        digest = store.add(FetchedArtifact(path, Manifest.of(files), size, None), {}).digest
 removals = 0
 
 def die(event, _arguments):

@@ -21,7 +21,7 @@ from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import Aspired
 from registry_sync.domain.tags import DIGEST_TAG
 from registry_sync.errors import FetchTimeoutError, IncompleteArtifactError, SourceError
-from registry_sync.planning.catalogue import Known, describe_model
+from registry_sync.planning.catalogue import KnownState, describe_model
 from registry_sync.sources import mlflow_registry
 from registry_sync.sources.mlflow_registry import MlflowRegistry, connect_mlflow
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
@@ -354,7 +354,7 @@ def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, cl
     assert policies(registry.aspired(), name) == after
     hinted = registry.model(name)
     assert policies(Aspired({name: hinted}, 1.0), name) == after
-    listed = describe_model(name, hinted, LedgerView(), Known({}))
+    listed = describe_model(name, hinted, LedgerView(), KnownState({}))
     assert listed
     assert listed.policy.timeout_s == 2.0
     assert [one.split(":")[0] for one in listed.policy.problems] == [
@@ -364,6 +364,6 @@ def test_a_tag_on_a_version_reaches_its_policy_with_a_thorough_poll(registry, cl
 
 def policies(aspired: Aspired, name: str) -> list[tuple[int, Policy | None]]:
     """The versions of a model with the policy of their own, as the gateway is told."""
-    listed = describe_model(name, aspired.models[name], LedgerView(), Known({}))
+    listed = describe_model(name, aspired.models[name], LedgerView(), KnownState({}))
     assert listed
     return [(one.version, one.policy) for one in listed.versions]

@@ -41,7 +41,7 @@ from gateway.worker.protocol.messages import (
     encode_header,
 )
 from registry_sync.artifacts.description import describe
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 from tests.models.catalogue import BuildableModel
 
 PATIENCE_S = 120.0
@@ -161,7 +161,7 @@ def order_of(artifact: Path, folder: Path) -> Load:
         }
     )
     (folder / "manifest").write_text(manifest.text())
-    fetched = Fetched(artifact, manifest, sum(path.stat().st_size for path in files), None)
+    fetched = FetchedArtifact(artifact, manifest, sum(path.stat().st_size for path in files), None)
     return Load(
         model="a model",
         version=7,

@@ -16,10 +16,10 @@ from sqlalchemy.pool import NullPool
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
-    AskedBy,
     Attempt,
     Freeze,
     Hold,
+    Initiator,
     Quarantine,
     Rejection,
 )
@@ -221,8 +221,8 @@ def test_rows_from_before_the_first_release_have_its_words(engine: Engine, ledge
     write(engine, {**rows, "attempts": steps})
     ledger.ensure()
     model = hold["model"]
-    assert ledger.view().holds[model, "champion"].asked_by == AskedBy.GATEWAY
-    assert ledger.activations_of(model)[0].asked_by == AskedBy.GATEWAY
+    assert ledger.view().holds[model, "champion"].asked_by == Initiator.GATEWAY
+    assert ledger.activations_of(model)[0].asked_by == Initiator.GATEWAY
     assert [one.action for one in ledger.attempts_of(model)] == [
         "fetch",
         "allow_digest",

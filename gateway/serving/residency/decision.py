@@ -143,7 +143,7 @@ class Snapshot:
         return (one for one in self.replicas if one.key == key)
 
 
-class Why(StrEnum):
+class Refusal(StrEnum):
     """Why a demand fails."""
 
     TOO_BIG = "too_big"
@@ -168,7 +168,7 @@ class Evict:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseToNew:
+class Close:
     """Let a busy replica answer its requests, then evict it."""
 
     number: int
@@ -193,11 +193,11 @@ class Fail:
     """Fail a demand, or only its stages."""
 
     key: ArtifactRef
-    why: Why
+    why: Refusal
     bytes: int = 0
 
 
-Action = Start | Evict | CloseToNew | Drain | Displace | Fail
+Action = Start | Evict | Close | Drain | Displace | Fail
 
 
 def faded(heat: float, seconds: float) -> float:
@@ -234,7 +234,7 @@ def decide(seen: Snapshot) -> tuple[Action, ...]:
 def _give_up_late_stages(seen: Snapshot) -> tuple[Action, ...]:
     """Fail stages that have waited for room as long as callers may."""
     return tuple(
-        Fail(one.key, Why.STAGE_TOO_LATE)
+        Fail(one.key, Refusal.STAGE_TOO_LATE)
         for one in seen.demands
         if seen.now >= one.stage_deadline
         and not any(replica.state is State.LOADING for replica in seen.of(one.key))
@@ -257,7 +257,7 @@ def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
     ]
     if not busy or sum(one.bytes for one in opened) <= seen.limits.bytes:
         return ()
-    return (CloseToNew(max(busy, key=lambda one: (not one.keep_resident, one.grown)).number),)
+    return (Close(max(busy, key=lambda one: (not one.keep_resident, one.grown)).number),)
 
 
 def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
@@ -334,7 +334,7 @@ def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
     """Return the start of a replica, or what makes room for it; empty if it has to wait."""
     limits = seen.limits
     if min(limits.count, limits.bytes // max(1, demand.bytes)) < demand.replicas:
-        return (Fail(demand.key, Why.TOO_BIG, demand.bytes),)
+        return (Fail(demand.key, Refusal.TOO_BIG, demand.bytes),)
     if first := [one for one in _replacing(seen, demand) if one.swap == "unload_first"]:
         return (Displace(first[0]),)
     kept = spared(seen.standbys)
@@ -359,7 +359,7 @@ def _displace_for_room(
             return (Displace(standby),)
     beside = [one for one in seen.replicas if one.key in kept and one.state is not State.CLOSED]
     if demand.is_staged and not _has_room_soon(seen, beside, demand.bytes):
-        return (Fail(demand.key, Why.NO_ROOM_BESIDE_STANDBYS),)
+        return (Fail(demand.key, Refusal.NO_ROOM_BESIDE_STANDBYS),)
     return ()
 
 
@@ -460,7 +460,7 @@ def _close_one_for(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
         for one in seen.replicas
         if one.state is State.READY and one.leases and one.number not in staying
     ]
-    return (CloseToNew(min(busy, key=_order).number),) if busy else ()
+    return (Close(min(busy, key=_order).number),) if busy else ()
 
 
 def _is_slow_to_end(seen: Snapshot, one: ReplicaView) -> bool:

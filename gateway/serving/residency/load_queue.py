@@ -31,16 +31,16 @@ from gateway.serving.residency import decision
 from gateway.serving.residency.decision import (
     Action,
     BackgroundLoad,
-    CloseToNew,
+    Close,
     DemandView,
     Displace,
     Drain,
     Evict,
     Fail,
+    Refusal,
     ResidentLimits,
     Snapshot,
     Start,
-    Why,
     decide,
 )
 from gateway.serving.residency.lease import Lease
@@ -311,7 +311,7 @@ class LoadQueue:
                 self._pool.start(action.key, action.bytes)
             case Evict():
                 self._pool.end(self._pool.numbered(action.number), action.reason, evicted=True)
-            case CloseToNew():
+            case Close():
                 self._pool.numbered(action.number).close_to_new(self._clock())
             case Drain():
                 surplus = self._pool.numbered(action.number)
@@ -334,12 +334,12 @@ class LoadQueue:
     def _fail(self, action: Fail) -> None:
         demand = self._demands[action.key]
         match action.why:
-            case Why.TOO_BIG:
+            case Refusal.TOO_BIG:
                 error = self._too_big(action.key, demand.replicas, action.bytes)
                 self._end_demand(demand, error)
-            case Why.NO_ROOM_BESIDE_STANDBYS:
+            case Refusal.NO_ROOM_BESIDE_STANDBYS:
                 self._fail_stages(demand, self._no_room_beside_standbys(demand))
-            case Why.STAGE_TOO_LATE:
+            case Refusal.STAGE_TOO_LATE:
                 self._fail_stages(demand, self.too_late(action.key))
             case _:
                 assert_never(action.why)

@@ -8,7 +8,7 @@ from gateway.system.files.atomic_files import (
     sync_folder,
     write_beside,
 )
-from gateway.system.files.change_log import ChangeLog, Found, add_to_each, size_bytes
+from gateway.system.files.change_log import ChangeLog, LogContent, add_to_each, size_bytes
 from gateway.system.files.damaged_files import DamagedFile, DamagedFiles
 from gateway.system.files.private_folder import make_private
 from gateway.system.files.sealed import (
@@ -27,7 +27,7 @@ __all__ = [
     "DamagedFile",
     "DamagedFileError",
     "DamagedFiles",
-    "Found",
+    "LogContent",
     "NewerFormatError",
     "add_to_each",
     "is_sealed",

@@ -27,7 +27,7 @@ _log = structlog.get_logger("gateway.system.files.change_log")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LogContent:
     """The content of a file of changes.
 
     Attributes:
@@ -65,7 +65,7 @@ class ChangeLog:
         """Return its size, or 0 if it is missing."""
         return size_bytes(self.path)
 
-    def read(self) -> Found:
+    def read(self) -> LogContent:
         """Return its documents; none if it is missing.
 
         Raises:
@@ -76,7 +76,7 @@ class ChangeLog:
             content = read_file(self.path, self._most_bytes)
         except FileNotFoundError:
             self._known = _Known(0)
-            return Found()
+            return LogContent()
         stray, *lines = content.split(b"\n")  # each line begins with its line break
         documents = [_document(line) for line in lines]
         whole_bytes = len(content)
@@ -84,7 +84,7 @@ class ChangeLog:
             whole_bytes -= 1 + len(lines[-1])
         self._known.whole_bytes = whole_bytes
         damaged = documents[:-1].count(None) - lines[:-1].count(b"") + bool(stray)
-        return Found(tuple(one for one in documents if one is not None), damaged)
+        return LogContent(tuple(one for one in documents if one is not None), damaged)
 
     def add(self, documents: Iterable[bytes]) -> None:
         """Add documents without line breaks; they are on disk when this returns.

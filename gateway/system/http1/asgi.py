@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from gateway.system.http1.body import Body, Unbounded, check_size
+from gateway.system.http1.body import Body, UnboundedRoom, check_size
 from gateway.system.http1.exchange import STATUS_LINE, Exchange
 from gateway.system.http1.head import Header
 from gateway.system.http1.refusals import CrashedError, RefusedError, ending
@@ -43,7 +43,7 @@ class AsgiService:
         return Body(
             max_bytes=self._max_body_bytes,
             timeout_s=self._body_timeout_s,
-            room=Unbounded(),
+            room=UnboundedRoom(),
             now=asyncio.get_running_loop().time(),
         )
 

@@ -22,7 +22,7 @@ class Room(Protocol):
         ...
 
 
-class Unbounded:
+class UnboundedRoom:
     """A room without a bound, for a listener with few connections."""
 
     def add(self, _count: int, /) -> None:

@@ -28,7 +28,7 @@ _MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Expectation:
+class ExpectedAnswer:
     """One line of the file.
 
     Attributes:
@@ -44,7 +44,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedAnswers:
     """The result of a check that passed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Checked:
     whole: bool
 
 
-def check(model: ServedModel, artifact: Path) -> Checked:
+def check(model: ServedModel, artifact: Path) -> CheckedAnswers:
     """Predict every line as a request and compare its answer.
 
     Raises:
@@ -65,12 +65,12 @@ def check(model: ServedModel, artifact: Path) -> Checked:
     """
     path = artifact / FILE
     if not path.is_file():
-        return Checked(0, whole=False)
+        return CheckedAnswers(0, whole=False)
     per_row = [_check(model, one) for one in read(_bytes(path))]
-    return Checked(len(per_row), whole=not all(per_row))
+    return CheckedAnswers(len(per_row), whole=not all(per_row))
 
 
-def read(data: bytes) -> Iterator[Expectation]:
+def read(data: bytes) -> Iterator[ExpectedAnswer]:
     """Yield the lines of the file; empty lines are counted and skipped.
 
     Raises:
@@ -113,7 +113,7 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _expectation(number: int, line: bytes) -> Expectation:
+def _expectation(number: int, line: bytes) -> ExpectedAnswer:
     try:
         value = strict_json.loads(line)
     except strict_json.InvalidJsonError as error:
@@ -128,10 +128,10 @@ def _expectation(number: int, line: bytes) -> Expectation:
     if type(tolerance) not in {int, float} or tolerance < 0:
         raise _failed(number, "cannot be read: 'tolerance' must be a number of at least 0")
     request = strict_json.dumps(value["request"])
-    return Expectation(number, request, value["expected"], float(tolerance))
+    return ExpectedAnswer(number, request, value["expected"], float(tolerance))
 
 
-def _check(model: ServedModel, one: Expectation) -> bool:
+def _check(model: ServedModel, one: ExpectedAnswer) -> bool:
     """Compare one line; return whether its answer has one item per row."""
     answer, prediction = input_example.answer(model, one.request, f"{FILE}, line {one.line}")
     got = strict_json.loads(answer)["predictions"]

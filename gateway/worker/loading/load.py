@@ -185,7 +185,7 @@ def _pyfunc(order: Load) -> Any:
         return python_function.load(order.artifact)
 
 
-def _check_expected(model: ServedModel, order: Load) -> expected_answers.Checked:
+def _check_expected(model: ServedModel, order: Load) -> expected_answers.CheckedAnswers:
     try:
         return expected_answers.check(model, Path(order.artifact))
     except input_example.WarmUpFailedError as error:

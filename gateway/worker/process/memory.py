@@ -14,7 +14,7 @@ _NICEST = 19
 _TOO_LITTLE_BYTES = 1024 * 1024
 
 
-class Measuring:
+class MemoryWatch:
     """Measures the private memory of this process on a thread, if it may have changed.
 
     The kernel visits every page, those shared with the forkserver too, which takes 10 ms and more.

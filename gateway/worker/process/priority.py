@@ -33,7 +33,7 @@ _PASSES = 10
 
 
 @dataclass(frozen=True)
-class Lowered:
+class LoweredPriority:
     """The priorities before `lower`.
 
     Attributes:
@@ -45,16 +45,16 @@ class Lowered:
     autogroup: int | None
 
 
-def lower() -> Lowered:
+def lower() -> LoweredPriority:
     """Lower this thread, the threads and children that it starts later, and the session."""
     nice = None
     if may_return():
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, 0, _nicer(nice))
-    return Lowered(nice, _lower_autogroup())
+    return LoweredPriority(nice, _lower_autogroup())
 
 
-def restore(lowered: Lowered) -> None:
+def restore(lowered: LoweredPriority) -> None:
     """Raise every thread of this process and of its children again.
 
     It repeats the search to find threads that start meanwhile. A thread that has set a priority of

@@ -2,7 +2,7 @@
 
 from registry_sync.artifacts.environments.compatibility import (
     DependencyVerdict,
-    OnMismatch,
+    MismatchPolicy,
     Verdict,
     judge,
 )
@@ -15,7 +15,7 @@ __all__ = [
     "BuildsEnvironments",
     "DependencyVerdict",
     "Environments",
-    "OnMismatch",
+    "MismatchPolicy",
     "OwnEnvironment",
     "Verdict",
     "judge",

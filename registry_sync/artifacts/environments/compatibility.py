@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
 
 
-class OnMismatch(StrEnum):
+class MismatchPolicy(StrEnum):
     """What a difference means. ``IGNORE``: nothing; it is listed and called ok."""
 
     IGNORE = "ignore"
@@ -39,9 +39,9 @@ class OnMismatch(StrEnum):
 
 
 _MEANS = {
-    OnMismatch.IGNORE: Verdict.OK,
-    OnMismatch.WARN: Verdict.WARN,
-    OnMismatch.REFUSE: Verdict.REFUSE,
+    MismatchPolicy.IGNORE: Verdict.OK,
+    MismatchPolicy.WARN: Verdict.WARN,
+    MismatchPolicy.REFUSE: Verdict.REFUSE,
 }
 
 
@@ -72,7 +72,7 @@ class DependencyVerdict:
         )
 
 
-def judge(requirements: Iterable[str], on_mismatch: OnMismatch) -> DependencyVerdict:
+def judge(requirements: Iterable[str], on_mismatch: MismatchPolicy) -> DependencyVerdict:
     """Compare requirements with what is installed in this process's environment."""
     found = _mismatches(tuple(requirements))
     return DependencyVerdict(_MEANS[on_mismatch] if found else Verdict.OK, found)

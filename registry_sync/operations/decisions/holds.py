@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import AskedBy, Hold, aspired_version
+from registry_sync.domain import Hold, Initiator, aspired_version
 from registry_sync.operations.errors import CannotServeError
 from registry_sync.planning import why_unable
 from registry_sync.reconcile import NodeView
@@ -34,7 +34,7 @@ def new_hold(
         aspired_version=aspired,
         target_version=version,
         target_digest=digest,
-        asked_by=AskedBy.OPERATOR,
+        asked_by=Initiator.OPERATOR,
         at=view.now(),
         lasting=lasting,
         aspired_creation=view.snapshot(key[0]).creation_of(key[0], aspired) if aspired else None,

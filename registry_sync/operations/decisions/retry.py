@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import AskedBy, Explained, Hold, RetryAnswer, RetryRequest
+from registry_sync.domain import Hold, Initiator, RetryAnswer, RetryRequest, SelectorState
 from registry_sync.operations.errors import NotRejectedError, not_recorded
 from registry_sync.operations.explanation import explain_alias
-from registry_sync.planning import Why
+from registry_sync.planning import Cause
 from registry_sync.reconcile import NodeView, Operators
 
 
@@ -39,11 +39,11 @@ def _held_away(view: NodeView, key: tuple[str, int]) -> list[Hold]:
     return [
         hold
         for hold in view.ledger_of(key[0]).holds.values()
-        if (hold.model, hold.aspired_version) == key and hold.asked_by == AskedBy.GATEWAY
+        if (hold.model, hold.aspired_version) == key and hold.asked_by == Initiator.GATEWAY
     ]
 
 
-def _concerned(view: NodeView, key: tuple[str, int]) -> list[Explained]:
+def _concerned(view: NodeView, key: tuple[str, int]) -> list[SelectorState]:
     """Explain the aliases that the registry points at a version."""
     model, version = key
     listed = view.aspired.models.get(model)
@@ -57,7 +57,7 @@ def _why_not(view: NodeView, key: tuple[str, int]) -> str:
     """Return why a version cannot be retried, with another obstacle if there is one."""
     model, version = key
     for one in _concerned(view, key):
-        if one.why != Why.FOLLOWS:
+        if one.why != Cause.FOLLOWS:
             return (
                 f"version {version} of {model} is not rejected; {model}{one.selector}: {one.reason}"
             )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from gateway.contract import ActiveAlias
 from registry_sync.domain import (
     Activation,
-    AskedBy,
     Hold,
+    Initiator,
     RollbackAnswer,
     RollbackRequest,
     creation_of,
@@ -142,8 +142,8 @@ def before(history: Sequence[Activation], version: int) -> Activation | None:
 
 
 def _goes_back(one: Activation) -> bool:
-    by_operator = one.asked_by == AskedBy.OPERATOR and not one.pinned
-    return by_operator or one.asked_by == AskedBy.GATEWAY
+    by_operator = one.asked_by == Initiator.OPERATOR and not one.pinned
+    return by_operator or one.asked_by == Initiator.GATEWAY
 
 
 def _gone_back(trail: list[Activation], back: Activation) -> list[Activation]:

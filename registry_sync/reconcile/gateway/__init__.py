@@ -1,6 +1,6 @@
 """The gateway as the control plane sees it: its client, its state, and what it is sent."""
 
-from registry_sync.reconcile.gateway.announcer import Announcer, Listed
+from registry_sync.reconcile.gateway.announcer import Announcer, SentModel
 from registry_sync.reconcile.gateway.client import GatewayClient
 from registry_sync.reconcile.gateway.observation import Observation
 from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
@@ -8,8 +8,8 @@ from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreacha
 __all__ = [
     "Announcer",
     "GatewayClient",
-    "Listed",
     "Observation",
+    "SentModel",
     "ServingTarget",
     "TargetUnreachableError",
 ]

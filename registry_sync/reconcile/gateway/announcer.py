@@ -20,7 +20,7 @@ _log = structlog.get_logger("registry_sync.reconcile.gateway.announcer")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SentModel:
     """What is said of the registry besides its models.
 
     Attributes:
@@ -50,7 +50,7 @@ class Announcer:
         self._writer = writer
         self._epoch = 0
         self._revision = 0
-        self._sent: Listed | None = None
+        self._sent: SentModel | None = None
         self._sent_to: str | None = None
         self._offered: dict[str, CatalogueModel] = {}
         self._unsent: set[str] = set()
@@ -69,7 +69,7 @@ class Announcer:
             self._shown[name] = for_callers(model)
         self._unsent.add(name)
 
-    async def publish(self, node: NodeState, listed: Listed) -> None:
+    async def publish(self, node: NodeState, listed: SentModel) -> None:
         """Send what the node lacks. What is refused is sent again as a whole.
 
         Raises:
@@ -83,7 +83,7 @@ class Announcer:
             _log.warning("catalogue.refused", reason=error.reason)
             self._sent = None
 
-    async def _send_news(self, listed: Listed) -> bool:
+    async def _send_news(self, listed: SentModel) -> bool:
         """Send what has changed; return whether the gateway took it: else it wants all."""
         try:
             await self._send_changes()
@@ -94,7 +94,7 @@ class Announcer:
             return False
         return True
 
-    def _must_send_all(self, node: NodeState, listed: Listed) -> bool:
+    def _must_send_all(self, node: NodeState, listed: SentModel) -> bool:
         sent = self._sent
         if sent is None or sent.complete != listed.complete or self._sent_to != node.boot_id:
             return True
@@ -105,7 +105,7 @@ class Announcer:
         many = max(_FEW_CHANGES, len(self.models) // 4)
         return not listed.complete or len(self._unsent) > many
 
-    async def _send_all(self, node: NodeState, listed: Listed) -> None:
+    async def _send_all(self, node: NodeState, listed: SentModel) -> None:
         self._epoch += 1
         self._revision = 0
         models, told, unsent = dict(self.models), dict(self._shown), set(self._unsent)
@@ -143,7 +143,7 @@ class Announcer:
             if self.models.get(name) is model:
                 self._unsent.discard(name)
 
-    async def _send_listed(self, listed: Listed) -> None:
+    async def _send_listed(self, listed: SentModel) -> None:
         await self._target.keep(
             UnchangedCatalogue(
                 writer=self._writer,
@@ -162,7 +162,7 @@ class Announcer:
             _has({name: self.models[name]}, digest) for name in self._unsent if name in self.models
         )
 
-    def _is_listed_anew(self, listed: Listed) -> bool:
+    def _is_listed_anew(self, listed: SentModel) -> bool:
         sent = self._sent
         if sent is None:
             return True

@@ -11,14 +11,14 @@ from typing import Protocol, TypeVar
 import structlog
 
 from gateway.contract import (
+    AbandonedVersion,
     ActivateAck,
     ActiveAlias,
+    AwaitedVersion,
     NodeState,
     RefusedDigest,
     StageOutcome,
     StageRequest,
-    Unwanted,
-    Wanted,
 )
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
@@ -70,7 +70,7 @@ class Observation:
         self._state: NodeState | None = None
         self._active: dict[str, dict[str, ActiveAlias]] = {}
         self._standbys: Mapping[str, list[StageRequest]] = {}
-        self._wanted: dict[str, list[Wanted]] = {}
+        self._wanted: dict[str, list[AwaitedVersion]] = {}
         self._resident: list[str] = []
         self._refused_digests: Mapping[str, list[RefusedDigest]] = {}
         self._whole: NodeState | None = None
@@ -370,7 +370,7 @@ def _by_model(found: Iterable[_T]) -> dict[str, list[_T]]:
     return by_model
 
 
-def _wish(one: Wanted | Unwanted) -> tuple[str, int, str | None]:
+def _wish(one: AwaitedVersion | AbandonedVersion) -> tuple[str, int, str | None]:
     return one.model, one.version, one.alias
 
 

@@ -2,21 +2,21 @@
 
 from registry_sync.reconcile.steps.backoff import Backoff, Failure
 from registry_sync.reconcile.steps.damaged_copies import Copies
-from registry_sync.reconcile.steps.environment import Preparation
+from registry_sync.reconcile.steps.environment import EnvironmentStep
 from registry_sync.reconcile.steps.executor import Executor
-from registry_sync.reconcile.steps.fetch import Arrival, Progress
-from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.reconcile.steps.fetch import FetchStep, Progress
+from registry_sync.reconcile.steps.intake import Ingestion
 from registry_sync.reconcile.steps.rollout import Promotion
 from registry_sync.reconcile.steps.runner import Steps
 
 __all__ = [
-    "Arrival",
     "Backoff",
     "Copies",
+    "EnvironmentStep",
     "Executor",
     "Failure",
-    "Intake",
-    "Preparation",
+    "FetchStep",
+    "Ingestion",
     "Progress",
     "Promotion",
     "Steps",

@@ -11,7 +11,7 @@ import structlog
 from registry_sync.artifacts import (
     BuildsEnvironments,
     DependencyVerdict,
-    OnMismatch,
+    MismatchPolicy,
     OwnEnvironment,
     StoredArtifact,
     Verdict,
@@ -21,12 +21,12 @@ from registry_sync.domain import Rejection
 from registry_sync.errors import EnvironmentFailedError
 from registry_sync.planning import BuildEnvironment
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 
 _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
 
-class Preparation:
+class EnvironmentStep:
     """Judges what is shared, and builds what is a version's own. Event loop only.
 
     Attributes:
@@ -83,7 +83,7 @@ class Preparation:
 
     def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
         """Return the digests of what may not be loaded beside our libraries, and why not."""
-        if self._on_mismatch is not OnMismatch.REFUSE:
+        if self._on_mismatch is not MismatchPolicy.REFUSE:
             return {}
         whys = {one.digest: self.refusal(one) for one in artifacts}
         return {digest: why for digest, why in whys.items() if why}
@@ -97,10 +97,10 @@ class Preparation:
 
     async def build(
         self, action: BuildEnvironment, artifact: StoredArtifact | None, watch: Stopwatch
-    ) -> Stopped | None:
+    ) -> StepFailure | None:
         """Build a version's own environment, or learn that it cannot be built."""
         if artifact is None:
-            return Stopped("its bytes are no longer here")
+            return StepFailure("its bytes are no longer here")
         _log.info("environment.started", model=action.model, version=action.version)
         try:
             with watch.phase("environment"):
@@ -109,9 +109,9 @@ class Preparation:
                 )
         except EnvironmentFailedError as error:
             if error.transient:
-                return Stopped(error.reason)
+                return StepFailure(error.reason)
             await self._reject(action, error)
-            return Stopped(error.reason, refused=True)
+            return StepFailure(error.reason, refused=True)
         self.built = {**self.built, artifact.digest: found}
         _log.info(
             "environment.completed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from registry_sync.domain import AskedBy, HoldChange
+from registry_sync.domain import HoldChange, Initiator
 from registry_sync.planning import (
     Action,
     Activate,
@@ -18,9 +18,9 @@ from registry_sync.planning import (
 )
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
-from registry_sync.reconcile.steps.environment import Preparation
-from registry_sync.reconcile.steps.fetch import Arrival
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.environment import EnvironmentStep
+from registry_sync.reconcile.steps.fetch import FetchStep
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.reconcile.steps.rollout import Promotion, Rechecks
 
 
@@ -31,8 +31,8 @@ class Executor:
         self,
         context: Context,
         *,
-        arrival: Arrival,
-        preparation: Preparation,
+        arrival: FetchStep,
+        preparation: EnvironmentStep,
         promotion: Promotion,
         copies: Copies,
         rechecks: Rechecks,
@@ -46,7 +46,7 @@ class Executor:
         self._threads = context.threads
         self._clock = context.clock
 
-    async def __call__(self, action: Action, watch: Stopwatch) -> Stopped | None:
+    async def __call__(self, action: Action, watch: Stopwatch) -> StepFailure | None:
         """Do an action; return why it went no further, or None if it is done."""
         match action:
             case Fetch():
@@ -68,20 +68,22 @@ class Executor:
             case _:
                 assert_never(action)
 
-    async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> Stopped | None:
+    async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> StepFailure | None:
         """Build a version's own environment, from bytes that are what they were."""
         artifact = self._arrival.artifacts.get(action.digest)
         if artifact is not None:
             damage = await self._copies.lost(action.digest, self._threads.check_stopping)
             if damage is not None:
-                return Stopped(damage)
+                return StepFailure(damage)
         return await self._preparation.build(action, artifact, watch)
 
-    async def _follow_again(self, action: EndHold) -> Stopped | None:
+    async def _follow_again(self, action: EndHold) -> StepFailure | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""
         if not self._rechecks.is_due_now(action):
-            return Stopped("the alias is no longer held so, or no longer to follow the registry")
-        change = HoldChange("end_hold", str(AskedBy.POLL), self._clock(), action.hold)
+            return StepFailure(
+                "the alias is no longer held so, or no longer to follow the registry"
+            )
+        change = HoldChange("end_hold", str(Initiator.POLL), self._clock(), action.hold)
         await self._journal.carry_out(change)
         return None
 

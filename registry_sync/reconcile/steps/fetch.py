@@ -15,9 +15,9 @@ import structlog
 
 from registry_sync.domain import (
     AcceptedDigest,
-    AskedBy,
     AspiredVersion,
     Attempt,
+    Initiator,
     Quarantine,
     accepted,
     creation_of,
@@ -41,8 +41,8 @@ from registry_sync.planning import (
     why_other_bytes,
 )
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps.intake import Brought, Intake, Order, Refused
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.intake import IngestedArtifact, Ingestion, Order, RefusedArtifact
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.system import StoppedError
 
 _CONFIRMATION_LASTS_S = 120.0
@@ -83,7 +83,7 @@ class _Confirmed:
     ended_at: float
 
 
-class Arrival:
+class FetchStep:
     """Brings versions to this node, and compares them with the registry again. Event loop only.
 
     Attributes:
@@ -94,7 +94,7 @@ class Arrival:
     def __init__(
         self,
         context: Context,
-        intake: Intake,
+        intake: Ingestion,
         make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
     ) -> None:
         """Use ``make_room``, which is `DiskRoom.make`, for a fetch that finds the budget full."""
@@ -114,7 +114,7 @@ class Arrival:
 
     # --- fetch, verify ----------------------------------------------------------------------------
 
-    async def fetch(self, action: Fetch, watch: Stopwatch) -> Stopped | None:
+    async def fetch(self, action: Fetch, watch: Stopwatch) -> StepFailure | None:
         """Bring a version's bytes here, or learn that they are wrong."""
         listed = find(self._listings.aspired, action.model, action.version)
         if listed is None:  # what only a hold still means
@@ -124,10 +124,10 @@ class Arrival:
         meant = action.digest
         view, of_creation = self._journal.view_of(action.model), action.creation
         if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
-            return Stopped(reason, refused=True)
+            return StepFailure(reason, refused=True)
         stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
         if stopped is None and meant and meant not in self.artifacts:
-            return Stopped(other_bytes(action.version), refused=True)
+            return StepFailure(other_bytes(action.version), refused=True)
         return stopped
 
     async def _bring(
@@ -138,13 +138,13 @@ class Arrival:
         *,
         again: bool = False,
         accepts: str | None = None,
-    ) -> Stopped | None:
+    ) -> StepFailure | None:
         if listed.stamp_problem:
-            return Stopped(listed.stamp_problem, refused=True)
+            return StepFailure(listed.stamp_problem, refused=True)
         view = self._journal.view_of(listed.model)
         pinned, of_creation = accepted(listed, view), creation_of(listed, view)
         if pinned is None and not listed.stamped and not self._journal.answered:
-            return Stopped(
+            return StepFailure(
                 "the ledger has not answered since the start: nobody can tell whether these are "
                 "the bytes that were seen first"
             )
@@ -157,9 +157,9 @@ class Arrival:
         found = await self._fetched(order, watch, again=again)
         if is_made_anew(listed, view):
             await self._note_made_anew(listed, started_at, asked_by)
-        if isinstance(found, Refused):
+        if isinstance(found, RefusedArtifact):
             await self._quarantine(order, found, asked_by)
-            return Stopped(found.reason, refused=True)
+            return StepFailure(found.reason, refused=True)
         return await self._accept((listed.model, listed.version), found, started_at, asked_by)
 
     async def _note_made_anew(self, listed: AspiredVersion, at: float, asked_by: str) -> None:
@@ -181,7 +181,9 @@ class Arrival:
             ),
         )
 
-    async def _fetched(self, order: Order, watch: Stopwatch, *, again: bool) -> Brought | Refused:
+    async def _fetched(
+        self, order: Order, watch: Stopwatch, *, again: bool
+    ) -> IngestedArtifact | RefusedArtifact:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
         now = self._clock()
@@ -256,8 +258,8 @@ class Arrival:
         made.result()
 
     async def _accept(
-        self, key: tuple[str, int], found: Brought, started_at: float, asked_by: str
-    ) -> Stopped | None:
+        self, key: tuple[str, int], found: IngestedArtifact, started_at: float, asked_by: str
+    ) -> StepFailure | None:
         digest = found.artifact.digest
         self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
         self.artifacts[digest] = found.artifact
@@ -265,7 +267,9 @@ class Arrival:
         pinned = await self._journal.write(key[0], self._ledger.accept, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
-            return Stopped(self._journal.trouble or "the ledger did not take the version's digest")
+            return StepFailure(
+                self._journal.trouble or "the ledger did not take the version's digest"
+            )
         # Last: a quarantine of other bytes says nothing.
         if key in self._journal.view_of(key[0]).quarantines:
             work = self._ledger.end_quarantine
@@ -274,7 +278,7 @@ class Arrival:
         self._changes.note({pin.model for pin in found.artifact.accepted})
         return None
 
-    async def _quarantine(self, order: Order, found: Refused, asked_by: str) -> None:
+    async def _quarantine(self, order: Order, found: RefusedArtifact, asked_by: str) -> None:
         listed = order.version
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
         self._looked_at.pop((listed.model, listed.version), None)
@@ -322,7 +326,7 @@ class Arrival:
                 break
             if listing is not None and listing != found.listing:
                 _log.info("quarantine.ended", model=key[0], version=key[1])
-                ended_by = str(AskedBy.POLL)
+                ended_by = str(Initiator.POLL)
                 work = self._ledger.end_quarantine
                 await self._journal.write(key[0], work, *key, ended_by)
         return to_fetch
@@ -339,7 +343,7 @@ class Arrival:
 
     # --- compare once more ------------------------------------------------------------------------
 
-    async def confirm(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
+    async def confirm(self, action: Stage | Activate, watch: Stopwatch) -> StepFailure | None:
         """Make sure that the registry still has the bytes that are about to serve.
 
         Returns:
@@ -354,13 +358,13 @@ class Arrival:
         key = (action.model, action.version)
         view = self._journal.view_of(action.model)
         listed = find(self._listings.aspired, *key)
-        local = action.asked_by in (AskedBy.OPERATOR, AskedBy.GATEWAY, AskedBy.RECOVERY)
+        local = action.asked_by in (Initiator.OPERATOR, Initiator.GATEWAY, Initiator.RECOVERY)
         if listed is None:  # there is nothing to compare with
-            return None if local else Stopped("the registry no longer lists this version")
+            return None if local else StepFailure("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
-            if action.asked_by == AskedBy.RECOVERY and not listed.stamp_problem:
+            if action.asked_by == Initiator.RECOVERY and not listed.stamp_problem:
                 return None  # the plan recovers no bytes that a quarantine is about
-            return Stopped(reason, refused=True)
+            return StepFailure(reason, refused=True)
         pin = accepted(listed, view)
         cheap = pin is not None and pin.listing is not None
         if not cheap and self._is_confirmed(action):
@@ -371,7 +375,7 @@ class Arrival:
             # None of them says that the bytes are wrong: that is no error, but a refusal. But what
             # cannot be compared because it is incomplete may be wrong, and is not recovered.
             unknown = isinstance(error, IncompleteArtifactError)
-            if local and not (unknown and action.asked_by == AskedBy.RECOVERY):
+            if local and not (unknown and action.asked_by == Initiator.RECOVERY):
                 _log.warning(
                     "verification.skipped", model=key[0], version=key[1], reason=error.reason
                 )
@@ -389,24 +393,24 @@ class Arrival:
         view = self._journal.view_of(listed.model)
         if found := quarantine_of(listed, view):
             return found.reason
-        if listed.stamp_problem and action.asked_by not in (AskedBy.OPERATOR, AskedBy.GATEWAY):
+        if listed.stamp_problem and action.asked_by not in (Initiator.OPERATOR, Initiator.GATEWAY):
             return listed.stamp_problem
         # What the registry asks for is staged anew with the bytes that it has now.
         return why_other_bytes(listed, action.digest, view) if local else None
 
-    def _found_other(self, action: Stage | Activate) -> Stopped | None:
+    def _found_other(self, action: Stage | Activate) -> StepFailure | None:
         """Say what becomes of bytes that the registry was found not to have any more."""
         match action.asked_by:
-            case AskedBy.RECOVERY:
+            case Initiator.RECOVERY:
                 return None  # others were stamped since: they are promoted over what served
-            case AskedBy.OPERATOR | AskedBy.GATEWAY:
-                return Stopped(other_bytes(action.version), refused=True)
+            case Initiator.OPERATOR | Initiator.GATEWAY:
+                return StepFailure(other_bytes(action.version), refused=True)
             case _:
-                return Stopped("the registry has other bytes now; they are staged first")
+                return StepFailure("the registry has other bytes now; they are staged first")
 
     async def _compare(
         self, listed: AspiredVersion, pin: AcceptedDigest | None, watch: Stopwatch, asked_by: str
-    ) -> Stopped | None:
+    ) -> StepFailure | None:
         """Compare the listings; where that does not tell, fetch and hash again."""
         key = (listed.model, listed.version)
         started_at = self._clock()

@@ -17,7 +17,7 @@ from typing import Protocol
 from registry_sync.artifacts import (
     Acceptance,
     ArtifactStore,
-    Fetched,
+    FetchedArtifact,
     Manifest,
     StoredArtifact,
     Verification,
@@ -57,7 +57,7 @@ class Fetches(Protocol):
         judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
-    ) -> Fetched:
+    ) -> FetchedArtifact:
         """Stream everything at ``uri`` into ``into``."""
         ...
 
@@ -78,7 +78,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class IngestedArtifact:
     """The bytes are here, and are what they must be."""
 
     artifact: StoredArtifact
@@ -86,7 +86,7 @@ class Brought:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedArtifact:
     """The bytes are wrong: the same ones would be refused again.
 
     Attributes:
@@ -102,7 +102,7 @@ class Refused:
     reason: str
 
 
-class Intake:
+class Ingestion:
     """Brings versions into the artifact store. Blocking; several threads may use it at once."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Intake:
         watch: Stopwatch,
         on_progress: OnProgress | None = None,
         make_room: MakeRoom | None = None,
-    ) -> Brought | Refused:
+    ) -> IngestedArtifact | RefusedArtifact:
         """Fetch a version, check it, and keep it.
 
         Args:
@@ -149,7 +149,7 @@ class Intake:
             pinned = order.accepted or self._pinned_in_store(order)
             expected = version.expected_digest or (pinned.digest if pinned else None)
             judged = expected is not None or self._source.is_whole(version)
-        fetched: Fetched | None = None
+        fetched: FetchedArtifact | None = None
         try:
             with self._store.incoming() as folder:
                 reserve = partial(self._reserve, make_room, folder) if make_room else None
@@ -164,7 +164,7 @@ class Intake:
                 raise
             # Of these very bytes: those that are there by now may be others.
             listing = fetched.listing if fetched else error.listing
-            return Refused(expected, None, listing, error.reason)
+            return RefusedArtifact(expected, None, listing, error.reason)
 
     def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
         """Book room for what comes: at once, where there is some.
@@ -203,9 +203,9 @@ class Intake:
         self,
         order: Order,
         pinned: AcceptedDigest | None,
-        fetched: Fetched,
+        fetched: FetchedArtifact,
         watch: Stopwatch,
-    ) -> Brought | Refused:
+    ) -> IngestedArtifact | RefusedArtifact:
         """Verify, describe and store what was fetched.
 
         Raises:
@@ -223,7 +223,7 @@ class Intake:
                 raise IncompleteArtifactError(
                     f"{verdict.reason}; nobody knows yet whether the upload is done"
                 )
-            return Refused(verdict.expected, verdict.found, fetched.listing, verdict.reason)
+            return RefusedArtifact(verdict.expected, verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
             pin = Acceptance(
                 model=version.model,
@@ -235,7 +235,7 @@ class Intake:
                 accepted_at=self._clock(),
             )
             artifact = self._store.add(fetched, describe(fetched), pin)
-        return Brought(artifact, accepted_digest(artifact, pin))
+        return IngestedArtifact(artifact, accepted_digest(artifact, pin))
 
     def _verify(
         self, version: AspiredVersion, pinned: AcceptedDigest | None, found: Manifest

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class StepFailure:
     """A step that did not complete.
 
     Attributes:

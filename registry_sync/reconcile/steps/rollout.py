@@ -34,8 +34,8 @@ from registry_sync.planning import (
 )
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
-from registry_sync.reconcile.steps.fetch import Arrival
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.fetch import FetchStep
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 
 _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
     set(get_args(StageFailure)) - PERMANENT_STAGE_FAILURES - {"no_room"}
@@ -63,7 +63,7 @@ class Promotion:
     def __init__(
         self,
         context: Context,
-        arrival: Arrival,
+        arrival: FetchStep,
         copies: Copies,
         rechecks: Rechecks,
     ) -> None:
@@ -82,7 +82,7 @@ class Promotion:
 
     # --- stage ------------------------------------------------------------------------------------
 
-    async def stage(self, action: Stage, watch: Stopwatch) -> Stopped | None:
+    async def stage(self, action: Stage, watch: Stopwatch) -> StepFailure | None:
         """Have the gateway start and warm a standby; wait for its outcome.
 
         Where that may end what serves, the bytes are compared with the registry's before: what
@@ -92,7 +92,7 @@ class Promotion:
             if (stopped := await self._compare(action, watch)) is not None:
                 return stopped
             if not self._rechecks.is_due_now(action):
-                return Stopped("it is no longer what ought to be loaded")
+                return StepFailure("it is no longer what ought to be loaded")
         stage_id = uuid.uuid4().hex
         expected = self._observation.expect(stage_id)
         try:
@@ -111,30 +111,30 @@ class Promotion:
                     )
                     outcome = await expected
         except TimeoutError:
-            return Stopped(f"no outcome of the stage within {self._stage_timeout_s:g} s")
+            return StepFailure(f"no outcome of the stage within {self._stage_timeout_s:g} s")
         finally:
             expected.cancel()
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
         if outcome.failure is not None:
             return await self._stage_failed(outcome, action)
         if action.keep and not self._stands_by(action.model, stage_id):
-            return Stopped("the standby ended before it was activated")
+            return StepFailure("the standby ended before it was activated")
         return None
 
     def _stands_by(self, model: str, stage_id: str) -> bool:
         node = self._observation.state_of(model)
         return node is not None and any(one.stage_id == stage_id for one in node.standbys)
 
-    async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> Stopped:
+    async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> StepFailure:
         reason = outcome.message or f"the stage failed: {outcome.failure}"
         if outcome.failure not in PERMANENT_STAGE_FAILURES:
             costly = action.displaces and outcome.failure in _HAS_DISPLACED
-            return Stopped(reason, costly=costly)
+            return StepFailure(reason, costly=costly)
         if outcome.failure == "integrity":
             if await self._copies.drop(outcome.digest, reason):
-                return Stopped(f"{reason}; this node's copy is dropped and fetched again")
+                return StepFailure(f"{reason}; this node's copy is dropped and fetched again")
             reason = f"{reason}; this node's copy came in place of a damaged one before"
-            return Stopped(f"{reason}: it is fetched again later", costly=action.displaces)
+            return StepFailure(f"{reason}: it is fetched again later", costly=action.displaces)
         node = self._observation.heard
         await self._journal.write(
             action.model,
@@ -149,11 +149,11 @@ class Promotion:
                 libraries=None if action.own or node is None else node.libraries,
             ),
         )
-        return Stopped(reason, refused=True)
+        return StepFailure(reason, refused=True)
 
     # --- activate ---------------------------------------------------------------------------------
 
-    async def activate(self, action: Activate, watch: Stopwatch) -> Stopped | None:
+    async def activate(self, action: Activate, watch: Stopwatch) -> StepFailure | None:
         """Compare with the registry once more, move the alias, record it."""
         stopped = await self._compare(action, watch)
         if stopped is not None:
@@ -161,10 +161,10 @@ class Promotion:
         async with self._moving(action.model):
             node = self._observation.heard
             if node is None:
-                return Stopped("the gateway has gone")
+                return StepFailure("the gateway has gone")
             due = self._rechecks.as_due_now(action)
             if due is None:
-                return Stopped("it is no longer what ought to be active")
+                return StepFailure("it is no longer what ought to be active")
             if isinstance(due, Stage):
                 return None  # that comes first, and is no failure of this
             before = self._observation.active_of(action.model).get(action.alias)
@@ -212,7 +212,7 @@ class Promotion:
         """
         return sorted(model for model, turn in self._turns.items() if turn.locked())
 
-    async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> Stopped | None:
+    async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> StepFailure | None:
         self._comparing.add(action)
         try:
             with watch.phase("confirm"):
@@ -248,12 +248,14 @@ class Promotion:
         hold = self._journal.view_of(action.model).holds.get((action.model, action.alias))
         return hold is not None and hold.lasting and hold.target_version == action.version
 
-    async def _activation_refused(self, action: Activate, error: RolloutRejectedError) -> Stopped:
+    async def _activation_refused(
+        self, action: Activate, error: RolloutRejectedError
+    ) -> StepFailure:
         if error.code == "not_staged":
             self._observation.disprove((action.model, action.version, action.digest))
         if error.code == "generation_mismatch" and error.generation is not None:
             await self._await_generation(error.generation)
-        return Stopped(error.reason)
+        return StepFailure(error.reason)
 
     async def _await_generation(self, generation: int) -> None:
         """Wait until the long poll has told of a newer table; the plan is made on that."""
@@ -265,7 +267,7 @@ class Promotion:
 
     # --- retire -----------------------------------------------------------------------------------
 
-    async def retire(self, action: RetireAlias) -> Stopped | None:
+    async def retire(self, action: RetireAlias) -> StepFailure | None:
         """Take an alias away, and remember that it is not lost.
 
         The ledger is told first: if the gateway keeps the alias after that, it is adopted again.
@@ -273,16 +275,16 @@ class Promotion:
         """
         async with self._moving(action.model):
             if not self._rechecks.is_due_now(action):
-                return Stopped("it is no longer to be taken away")
+                return StepFailure("it is no longer to be taken away")
             gone = frozenset({(action.model, action.alias)})
             if not await self._journal.write(action.model, self._ledger.retire, gone):
-                return Stopped(self._journal.trouble or "the ledger did not take it")
+                return StepFailure(self._journal.trouble or "the ledger did not take it")
             ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
             self._observation.retired(action.model, action.alias, ack.generation)
         _log.info("alias.retired", model=action.model, alias=action.alias)
         return None
 
-    async def retire_standby(self, action: RetireStandby) -> Stopped | None:
+    async def retire_standby(self, action: RetireStandby) -> StepFailure | None:
         """Have the gateway spare a standby no longer."""
         await self._target.retire(RetireRequest(model=action.model, stage_id=action.stage_id))
         self._observation.dismissed(action.stage_id)
@@ -291,7 +293,7 @@ class Promotion:
 
     # --- allow ------------------------------------------------------------------------------------
 
-    async def allow(self, action: AllowDigest) -> Stopped | None:
+    async def allow(self, action: AllowDigest) -> StepFailure | None:
         """Tell the gateway that an alias may take again what it went back from."""
         await self._target.allow(
             AllowRequest(model=action.model, alias=action.alias, digest=action.digest)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 import structlog
-from cachetools import TTLCache
 
 from registry_sync.domain import Attempt
 from registry_sync.errors import IncompleteArtifactError, SyncError, UnstableUploadError
@@ -16,13 +14,13 @@ from registry_sync.planning import (
     Action,
     Activate,
     AllowDigest,
-    Begin,
     BuildEnvironment,
     EndHold,
     Fetch,
     RetireAlias,
     RetireStandby,
     Stage,
+    StartOutcome,
     Subject,
     Urgency,
     goal_of,
@@ -32,7 +30,7 @@ from registry_sync.planning import (
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.backoff import FIRST_S, Backoff
 from registry_sync.reconcile.steps.executor import Executor
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 
 _WANTED_RETRY_S = 5.0
 _UPLOAD_RETRY_S = 10.0
@@ -49,8 +47,9 @@ _SLOTS = {
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
-_REPEAT_S, _MOST_REMEMBERED = 1.0, 4096
-"""An action that was completed is not begun again for so long: it may have had no effect."""
+_NO_EFFECT = "it was done, and is due again as before: it had no effect"
+_REPEAT_S = 1.0
+"""A completed action is not begun again for so long."""
 _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _log = structlog.get_logger("registry_sync.reconcile.steps.runner")
 
@@ -79,36 +78,35 @@ class Steps:
         self._doing: dict[Subject, Action] = {}
         self._wakes: dict[str, float] = {}
         self._looked_at = context.clock()
-        self._completed: TTLCache[Subject, Action] = TTLCache(
-            _MOST_REMEMBERED, _REPEAT_S, time.monotonic
-        )
+        # What was completed, and when, for as long as it goes on being due all the same.
+        self._completed: dict[Subject, tuple[Action, float]] = {}
 
     def doing(self) -> Iterable[Action]:
         """Return the actions under way."""
         return self._doing.values()
 
-    def start(self, action: Action) -> Begin:
+    def start(self, action: Action) -> StartOutcome:
         """Start a step unless it is under way, waits for its next try, or finds no slot."""
         subject = subject_of(action)
         longest_s = _longest_wait_s(action)
         if self.backoff.waits(subject, longest_s=longest_s, goal=goal_of(action)):
             self._wake_at(action.model, self.backoff.waits_until(subject, longest_s=longest_s))
-            return Begin.WAITS
+            return StartOutcome.WAITS
         if subject in self.busy:
             self._overtake(subject, action)
-            return Begin.WAITS
-        if self._completed.get(subject) == action:
+            return StartOutcome.WAITS
+        if self._was_just_completed(subject, action):
             self._wake_at(action.model, self._clock() + _REPEAT_S)
-            return Begin.WAITS
+            return StartOutcome.WAITS
         if self._waits_for_its_model(action):
-            return Begin.WAITS
+            return StartOutcome.WAITS
         if not self._has_slot(action):
-            return Begin.NO_SLOT
+            return StartOutcome.NO_SLOT
         self._doing[subject] = action
         task = asyncio.get_running_loop().create_task(self._step(subject, action))
         self.busy[subject] = task
         task.add_done_callback(lambda _: self._ended(subject, action.model))
-        return Begin.BEGUN
+        return StartOutcome.BEGUN
 
     def _wake_at(self, model: str, at: float | None) -> None:
         """Have a model planned again at a time, in epoch seconds; None: no time is known."""
@@ -126,10 +124,13 @@ class Steps:
         return frozenset(woken)
 
     def forget_idle(self, actions: Iterable[Action], models: AbstractSet[str]) -> None:
-        """Forget failures of what is neither due nor under way, of these models."""
+        """Forget failures and repetitions of what is neither due nor under way, of these models."""
         doing = (action for action in self._doing.values() if action.model in models)
-        alive = [*actions, *doing]
+        alive = {*actions, *doing}
         self.backoff.keep_only((subject_of(action) for action in alive), models)
+        for subject, (action, _) in list(self._completed.items()):
+            if action.model in models and action not in alive:
+                del self._completed[subject]
 
     def next_try_at(self) -> float | None:
         """Return the earliest time, in epoch seconds, at which something is to be tried again."""
@@ -146,6 +147,19 @@ class Steps:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _was_just_completed(self, subject: Subject, action: Action) -> bool:
+        """Whether news of its effect may still be on its way."""
+        before, at = self._completed.get(subject, (None, 0.0))
+        return before == action and 0.0 <= self._clock() - at < _REPEAT_S
+
+    def _note_completion(self, subject: Subject, action: Action) -> None:
+        """Let an action that was completed before, and stayed due, wait longer each time."""
+        if self._completed.get(subject, (None, 0.0))[0] == action:
+            self._failed(subject, action, StepFailure(_NO_EFFECT))
+        else:
+            self.backoff.succeeded(subject)
+        self._completed[subject] = action, self._clock()
 
     def _waits_for_its_model(self, action: Action) -> bool:
         """Whether as many versions of its model as may be fetched, or built for, are under way.
@@ -181,24 +195,23 @@ class Steps:
         try:
             stopped = await self._executor(action, watch)
         except SyncError as error:
-            stopped = Stopped(
+            stopped = StepFailure(
                 error.reason,
                 unfinished=isinstance(error, IncompleteArtifactError),
                 settling=isinstance(error, UnstableUploadError),
             )
         except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
             _log.exception("step.failed", model=action.model, action=subject)
-            stopped = Stopped(f"internal error: {type(error).__name__}")
+            stopped = StepFailure(f"internal error: {type(error).__name__}")
         if stopped is None:
-            self._completed[subject] = action
-            self.backoff.succeeded(subject)
+            self._note_completion(subject, action)
         else:
             self._failed(subject, action, stopped)
         await self._journal.note(
             self._ledger.attempted, _attempt(action, started_at, watch, stopped)
         )
 
-    def _failed(self, subject: Subject, action: Action, stopped: Stopped) -> None:
+    def _failed(self, subject: Subject, action: Action, stopped: StepFailure) -> None:
         longest_s = _UPLOAD_RETRY_S if stopped.unfinished else _longest_wait_s(action)
         failure = self.backoff.failed(
             subject,
@@ -235,7 +248,7 @@ def _told(action: Action) -> dict[str, str | int | None]:
 
 
 def _attempt(
-    action: Action, started_at: float, watch: Stopwatch, stopped: Stopped | None
+    action: Action, started_at: float, watch: Stopwatch, stopped: StepFailure | None
 ) -> Attempt:
     outcome = "complete" if stopped is None else "refused" if stopped.refused else "failed"
     return Attempt(

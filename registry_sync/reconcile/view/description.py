@@ -9,22 +9,22 @@ import structlog
 
 from gateway.contract import CatalogueModel
 from gateway.system.logs import remember_location
-from registry_sync.domain import AspiredModel, OnSignatureChange
+from registry_sync.domain import AspiredModel, SignaturePolicy
 from registry_sync.planning import (
     BuildEnvironment,
+    Cause,
     Fetch,
-    Known,
-    Remembered,
+    KnownState,
+    RememberedListing,
     Snapshot,
-    Trouble,
-    Why,
+    VersionProblem,
     describe_model,
     explain,
     signature_change,
 )
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.gateway import Listed
-from registry_sync.reconcile.steps import Preparation, Steps
+from registry_sync.reconcile.gateway import SentModel
+from registry_sync.reconcile.steps import EnvironmentStep, Steps
 from registry_sync.reconcile.view.pauses import with_pauses
 from registry_sync.reconcile.view.signature_cache import Signatures
 from registry_sync.reconcile.view.snapshots import Snapshots
@@ -32,7 +32,7 @@ from registry_sync.system import ModelFaults
 
 _BRINGING = frozenset({"fetch", "environment"})
 _BRINGING_UP = frozenset({"stage", "activate"})
-_DELAYS = frozenset({Why.FAILING, Why.AWAITS_WINDOW})
+_DELAYS = frozenset({Cause.FAILING, Cause.AWAITS_WINDOW})
 _log = structlog.get_logger("registry_sync.reconcile.view.description")
 
 
@@ -43,7 +43,7 @@ class Descriptions:
         self,
         context: Context,
         *,
-        preparation: Preparation,
+        preparation: EnvironmentStep,
         steps: Steps,
         snapshots: Snapshots,
         signatures: Signatures,
@@ -60,7 +60,7 @@ class Descriptions:
         self._journal = context.journal
         self._store = context.store
         self._artifacts = context.artifacts
-        self._remembered = Remembered()
+        self._remembered = RememberedListing()
         self._published: Mapping[str, AspiredModel] | None = None
         self._signature_changes: dict[str, dict[str, str]] = {}
 
@@ -83,7 +83,7 @@ class Descriptions:
                 if model is not None and name in remembered:
                     model = model.model_copy(update={"remembered": True})
                 self._announcer.describe(name, model)
-        listed = Listed(self._listings.listed_at, self._listings.error, self._listings.complete)
+        listed = SentModel(self._listings.listed_at, self._listings.error, self._listings.complete)
         await self._announcer.publish(node, listed)
 
     def _describe(self, name: str, listed: AspiredModel | None) -> CatalogueModel | None:
@@ -92,11 +92,13 @@ class Descriptions:
             _remember_locations(model, listed)
         return model
 
-    def _known(self, model: str) -> Known:
+    def _known(self, model: str) -> KnownState:
         """Return what is known of one model's versions on this node."""
         backoff = self._steps.backoff
         troubles = {
-            (model, int(subject[2])): Trouble(failure.reason, failure.retry_at, failure.settling)
+            (model, int(subject[2])): VersionProblem(
+                failure.reason, failure.retry_at, failure.settling
+            )
             for subject, failure in backoff.failures(model).items()
             if subject[0] in _BRINGING and backoff.waits(subject, goal=failure.goal)
         }
@@ -105,7 +107,7 @@ class Descriptions:
         digests = {pin.digest for pin in self._journal.view_of(model).accepted.values()}
         snapshot = self._snapshots.of(model)
         changes, refused = self._compare_signatures(model, snapshot)
-        return Known(
+        return KnownState(
             descriptions={
                 digest: self._preparation.described(artifacts[digest])
                 for digest in digests
@@ -138,7 +140,7 @@ class Descriptions:
         """Say what aliases change for their callers, and what is refused; log what is new of it."""
         changes: dict[tuple[str, str], str] = {}
         refusals: dict[tuple[str, str], str] = {}
-        if self._signatures.on_change is not OnSignatureChange.IGNORE:
+        if self._signatures.on_change is not SignaturePolicy.IGNORE:
             self._collect_signature_changes(snapshot, changes, refusals)
         told = {alias: reason for (_, alias), reason in {**changes, **refusals}.items()}
         before = self._signature_changes.pop(model, {})

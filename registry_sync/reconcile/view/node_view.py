@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from gateway.contract import ActiveAlias, CatalogueModel, NodeState
 from registry_sync.artifacts import StoreUse
 from registry_sync.domain import Activation, Aspired, Attempt, Decision, LedgerView
-from registry_sync.planning import Due, Snapshot, Subject
+from registry_sync.planning import DueActions, Snapshot, Subject
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.registry import Hints
-from registry_sync.reconcile.steps import Arrival, Failure, Progress, Promotion, Steps
+from registry_sync.reconcile.steps import Failure, FetchStep, Progress, Promotion, Steps
 from registry_sync.reconcile.view.snapshots import Snapshots
 from registry_sync.system import DamagedFile, DamagedFiles
 
@@ -22,10 +22,10 @@ class NodeView:
         self,
         context: Context,
         *,
-        arrival: Arrival,
+        arrival: FetchStep,
         promotion: Promotion,
         steps: Steps,
-        due: Due,
+        due: DueActions,
         hints: Hints,
         snapshots: Snapshots,
         damaged_files: DamagedFiles,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from registry_sync.artifacts import StoredArtifact
-from registry_sync.domain import OnSignatureChange, SignatureChange, compare_signatures
+from registry_sync.domain import SignatureChange, SignaturePolicy, compare_signatures
 
 _REMEMBERED = 32_768
 
@@ -13,9 +13,7 @@ _REMEMBERED = 32_768
 class Signatures:
     """Compares artifacts by digest. Event loop only."""
 
-    def __init__(
-        self, on_change: OnSignatureChange, artifacts: Mapping[str, StoredArtifact]
-    ) -> None:
+    def __init__(self, on_change: SignaturePolicy, artifacts: Mapping[str, StoredArtifact]) -> None:
         """Store. ``on_change`` says what a difference means."""
         self.on_change = on_change
         self._artifacts = artifacts
@@ -23,7 +21,7 @@ class Signatures:
 
     def between(self, before: str, after: str) -> SignatureChange | None:
         """Return what is different after; None: nothing is, or nobody can or wants to tell."""
-        if self.on_change is OnSignatureChange.IGNORE or before == after:
+        if self.on_change is SignaturePolicy.IGNORE or before == after:
             return None
         if (before, after) not in self._known:
             old, new = self._artifacts.get(before), self._artifacts.get(after)

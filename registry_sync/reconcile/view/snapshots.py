@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gateway.contract import NodeState
 from registry_sync.domain import (
-    OnSignatureChange,
+    SignaturePolicy,
     window_state,
 )
 from registry_sync.planning import (
@@ -20,7 +20,7 @@ from registry_sync.planning import (
     plan,
 )
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps import Backoff, Preparation
+from registry_sync.reconcile.steps import Backoff, EnvironmentStep
 from registry_sync.reconcile.view.signature_cache import Signatures
 
 _NEVER_OBSERVED = NodeState(node_id="", boot_id="", seq=0, generation=0)
@@ -32,7 +32,7 @@ class Snapshots:
     def __init__(
         self,
         context: Context,
-        preparation: Preparation,
+        preparation: EnvironmentStep,
         signatures: Signatures,
         backoff: Backoff,
     ) -> None:
@@ -72,7 +72,7 @@ class Snapshots:
             environments=self._preparation.built.keys(),
             refused=self._preparation.refused(stored),
             signature_change=self._signatures.between,
-            refuses_signatures=self._policy.on_signature_change is OnSignatureChange.REFUSE,
+            refuses_signatures=self._policy.on_signature_change is SignaturePolicy.REFUSE,
             rollback_since=self._clock() - self._limits.room.rollback_retention_s,
             failure=self._failure,
             promotions_act_at=window_state(self._limits.windows, self._clock()).opens_at,

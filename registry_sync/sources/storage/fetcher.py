@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_sync.artifacts import UNSTORED_FILES, Fetched, Manifest, check_paths
+from registry_sync.artifacts import UNSTORED_FILES, FetchedArtifact, Manifest, check_paths
 from registry_sync.errors import (
     ArtifactError,
     ArtifactTooLargeError,
@@ -28,7 +28,12 @@ from registry_sync.errors import (
     StoreError,
     UnstableUploadError,
 )
-from registry_sync.sources.storage.location import Location, RemoteFile, RemoteListing, Scratch
+from registry_sync.sources.storage.location import (
+    Location,
+    RemoteFile,
+    RemoteListing,
+    ScratchFolder,
+)
 from registry_sync.sources.storage.read_ahead import wait_for
 from registry_sync.sources.storage.resolve import open_location
 from registry_sync.sources.storage.s3 import connect_s3
@@ -37,7 +42,7 @@ from registry_sync.sources.storage.upload_stability import UploadStability
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["FetchLimits", "Fetched", "Fetcher", "OnProgress", "Reserve"]
+__all__ = ["FetchLimits", "FetchedArtifact", "Fetcher", "OnProgress", "Reserve"]
 
 OnProgress = Callable[[int, int | None], None]
 """Called as bytes arrive, with (bytes so far, bytes in all or None). An error in it aborts."""
@@ -114,7 +119,7 @@ class Fetcher:
         on_beat = _TimeLimit(self._limits.timeout_s, self._clock, on_progress).check
         try:
             return self._list(
-                wait_for(lambda _left: self._open(uri, Scratch()), on_beat), on_beat
+                wait_for(lambda _left: self._open(uri, ScratchFolder()), on_beat), on_beat
             ).mark()
         except FetchTimeoutError as error:
             raise SourceError(
@@ -129,7 +134,7 @@ class Fetcher:
         judged: bool = False,
         on_progress: OnProgress | None = None,
         reserve: Reserve | None = None,
-    ) -> Fetched:
+    ) -> FetchedArtifact:
         """Fetch all files at ``uri`` into ``into``, a new folder, without parsing them.
 
         Args:
@@ -151,7 +156,7 @@ class Fetcher:
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
         # To open a location may need a call: MLflow knows where a run's artifacts are.
-        scratch = Scratch(into.parent, self._limits.max_bytes)
+        scratch = ScratchFolder(into.parent, self._limits.max_bytes)
         location = wait_for(lambda _left: self._open(uri, scratch), time_limit.check)
         before = self._list(location, time_limit.check)
         with _about(before):
@@ -170,7 +175,7 @@ class Fetcher:
                     "the artifact's files changed while they were fetched"
                 )
             manifest = Manifest.of(files)
-        return Fetched(
+        return FetchedArtifact(
             folder=into,
             manifest=manifest,
             size_bytes=budget.arrived_bytes,
@@ -204,7 +209,7 @@ class Fetcher:
         age_s = listing.newest_age_s
         return (now_s - seen.since_s if age_s is None else age_s), seen.moved
 
-    def _open(self, uri: str, scratch: Scratch) -> Location:
+    def _open(self, uri: str, scratch: ScratchFolder) -> Location:
         return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3, scratch=scratch)
 
     def _s3(self) -> S3Client:

@@ -100,7 +100,7 @@ class Location(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
+class ScratchFolder:
     """The folder for downloads by MLflow.
 
     Attributes:

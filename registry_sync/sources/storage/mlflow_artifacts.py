@@ -20,7 +20,7 @@ from registry_sync.sources.storage.location import (
     NEVER,
     RemoteFile,
     RemoteListing,
-    Scratch,
+    ScratchFolder,
     as_source_error,
     collect_listing,
     read_each,
@@ -115,10 +115,10 @@ class RepositoryLocation:
     """
 
     repository: Any
-    scratch: Scratch
+    scratch: ScratchFolder
 
     @classmethod
-    def at(cls, uri: str, tracking_uri: str, scratch: Scratch) -> RepositoryLocation:
+    def at(cls, uri: str, tracking_uri: str, scratch: ScratchFolder) -> RepositoryLocation:
         """Return the location of a URI with a scheme that MLflow supports."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

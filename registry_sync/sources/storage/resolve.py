@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gateway.system.logs import remember_location
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
 from registry_sync.sources.storage.local import LocalLocation
-from registry_sync.sources.storage.location import Location, Scratch, as_source_error
+from registry_sync.sources.storage.location import Location, ScratchFolder, as_source_error
 from registry_sync.sources.storage.mlflow_artifacts import (
     ProxyLocation,
     RepositoryLocation,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_location(
-    uri: str, *, tracking_uri: str, s3: Callable[[], S3Client], scratch: Scratch
+    uri: str, *, tracking_uri: str, s3: Callable[[], S3Client], scratch: ScratchFolder
 ) -> Location:
     """Return the location of ``uri``. Calls no storage; for a run it calls the MLflow server.
 

@@ -11,7 +11,7 @@ from gateway.system.logs.redaction import for_public, remember_names
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
 from registry_sync.errors import SourceError, error_text
 from registry_sync.settings import SyncSettings
-from registry_sync.sources.storage.location import Scratch
+from registry_sync.sources.storage.location import ScratchFolder
 from registry_sync.sources.storage.resolve import open_location
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -93,6 +93,6 @@ def test_forbidden_uri_is_redacted_too() -> None:
             "https://registry02/a/b/c",
             tracking_uri="http://registry01",
             s3=lambda: pytest.fail("nothing is asked"),
-            scratch=Scratch(),
+            scratch=ScratchFolder(),
         )
     assert "registry02" not in for_public(f"{error_text(refused.value)}: registry02 failed")

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.worker.flavors import NotTakenError, pytorch, scikit_learn
 from gateway.worker.loading import comparison
-from gateway.worker.loading.proofs.prover import Ask, Asking
+from gateway.worker.loading.proofs.prover import Asking, Question
 from gateway.worker.rows.inputs import Inputs
 from gateway.worker.served_model import Call
 
@@ -141,7 +141,7 @@ def _identical(direct: Call, usual: Call, proofs: Sequence[Inputs]) -> Asking[_A
 
 def _answer_of(call: Call, inputs: Inputs) -> Asking[Any]:
     """Return an answer, or raise what the call raised."""
-    answer = yield Ask(call, inputs)
+    answer = yield Question(call, inputs)
     if isinstance(answer.raised, Exception):
         raise answer.raised
     if answer.raised is not None:  # SystemExit and the like would end the worker
@@ -179,13 +179,13 @@ def _accepted(call: Call, proofs: Sequence[Inputs]) -> Asking[_Answered]:
     """Return a call's answers to the inputs that it accepts, or to some of their rows."""
     answered: _Answered = []
     for one in proofs:
-        answer = yield Ask(call, one)
+        answer = yield Question(call, one)
         if answer.raised is None:
             answered.append((one, answer.output))
         elif one.rows > 1:
             for number in range(min(one.rows, _TRIED_ROWS)):
                 row = one.take([number])
-                answer = yield Ask(call, row)
+                answer = yield Question(call, row)
                 if answer.raised is None:
                     answered.append((row, answer.output))
     return answered
@@ -194,7 +194,7 @@ def _accepted(call: Call, proofs: Sequence[Inputs]) -> Asking[_Answered]:
 def _are_equal(call: Call, answered: _Answered, equal: Callable[[Any, Any], bool]) -> Asking[bool]:
     """Whether a call gives equal answers; inputs that it cannot take are skipped."""
     for inputs, expected in answered:
-        answer = yield Ask(call, inputs)
+        answer = yield Question(call, inputs)
         if isinstance(answer.raised, NotTakenError):
             continue
         if answer.raised is not None or not equal(answer.output, expected):

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.worker.loading import comparison
 from gateway.worker.loading.proofs.proof import ALONE, JOINED, PER_ROW, UNKNOWN, WHOLE, Proof
-from gateway.worker.loading.proofs.prover import Answer, Ask, Asking
+from gateway.worker.loading.proofs.prover import Answer, Asking, Question
 from gateway.worker.rows import outputs
 from gateway.worker.rows.inputs import Inputs, join
 from gateway.worker.served_model import Call
@@ -22,7 +22,7 @@ _SHARE_OF_FAR_ROWS = 0.25
 
 
 @dataclass(frozen=True)
-class Joining:
+class JoiningProof:
     """The findings.
 
     Attributes:
@@ -55,7 +55,7 @@ def prove(
     own: Any,
     *,
     probabilities: Call | None = None,
-) -> Asking[Joining]:
+) -> Asking[JoiningProof]:
     """Prove that the answers to inputs are the same alone and joined with others.
 
     Args:
@@ -67,15 +67,15 @@ def prove(
             requests for probabilities are not joined.
     """
     if outputs.row_count(own) != varied[0].rows:
-        return Joining(WHOLE, ALONE, NOT_PER_ROW)
+        return JoiningProof(WHOLE, ALONE, NOT_PER_ROW)
     if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
-        return Joining(UNKNOWN, ALONE, "the input example cannot be varied")
+        return JoiningProof(UNKNOWN, ALONE, "the input example cannot be varied")
     differs, proved, likely_proved = False, [], False
     beside = [*calls[1:], *([probabilities] if probabilities is not None else [])]
     try:
         for call in [calls[0], *beside]:
             if call is not calls[0]:
-                answer = yield Ask(call, varied[0])
+                answer = yield Question(call, varied[0])
                 if answer.raised is not None or outputs.row_count(answer.output) != varied[0].rows:
                     continue  # not proved, so its requests are not joined
                 own = answer.output
@@ -84,13 +84,15 @@ def prove(
             differs = differs or one.differs
             likely_proved = likely_proved or call is probabilities
     except _NotJoinedError as error:
-        return Joining(error.answers, ALONE, str(error))
+        return JoiningProof(error.answers, ALONE, str(error))
     except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
-        return Joining(UNKNOWN, ALONE, f"joined rows cannot be compared: {type(error).__name__}")
+        return JoiningProof(
+            UNKNOWN, ALONE, f"joined rows cannot be compared: {type(error).__name__}"
+        )
     if not differs:
-        return Joining(PER_ROW, ALONE, "the example's answers do not differ")
+        return JoiningProof(PER_ROW, ALONE, "the example's answers do not differ")
     reason = "the input example answers the same alone and joined"
-    return Joining(PER_ROW, JOINED, reason, min(proved), likely_proved)
+    return JoiningProof(PER_ROW, JOINED, reason, min(proved), likely_proved)
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _answers_among_others(
         groups = [[far[0], example, far[-1]]]
         while groups:
             group = groups.pop(0)
-            answer = yield Ask(call, join(group))
+            answer = yield Question(call, join(group))
             if answer.raised is None:
                 _count(answer.output, sum(one.rows for one in group))
                 found.append((answer.output, group[0].rows))
@@ -166,7 +168,7 @@ def _answer_to(call: Call, inputs: Inputs) -> Asking[Any]:
     Raises:
         _NotJoinedError: The call failed, or its answer has another number of items.
     """
-    answer = yield Ask(call, inputs)
+    answer = yield Question(call, inputs)
     if answer.raised is not None:
         raise _NotJoinedError(f"joined rows cannot be predicted: {type(answer.raised).__name__}")
     _count(answer.output, inputs.rows)
@@ -208,7 +210,7 @@ def widen(
     known = join(varied)
     pools = []
     for call in calls:
-        answer = yield Ask(call, known)
+        answer = yield Question(call, known)
         why = _unanswered(answer, known.rows)
         if why is not None:
             proof.stop_widening(known.rows, f"called again, {why}")
@@ -219,11 +221,11 @@ def widen(
         rows = min(2 * proof.joined_rows, most_rows)
         for call, output in pools:
             picked = pick(rows, known.rows, mixed.rows)
-            answer = yield Ask(call, mixed.take(picked))
+            answer = yield Question(call, mixed.take(picked))
             if answer.raised is not None and mixed.rows > known.rows:
                 mixed = known  # the model rejects the others
                 picked = pick(rows, known.rows, known.rows)
-                answer = yield Ask(call, mixed.take(picked))
+                answer = yield Question(call, mixed.take(picked))
             why = _unanswered(answer, rows) or _differs(answer.output, output, picked, known.rows)
             if why is not None:
                 proof.stop_widening(rows, f"in {rows} rows {why}")

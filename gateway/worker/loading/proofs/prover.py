@@ -1,7 +1,7 @@
 """Execution of a proof, one call of the model at a time.
 
-A proof is a generator that yields the next `Ask`, receives the `Answer`, and records each finding
-at once, so that it may be stopped between any two calls.
+A proof is a generator that yields the next `Question`, receives the `Answer`, and records each
+finding at once, so that it may be stopped between any two calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ask:
+class Question:
     """A call of the model for a proof; the inputs are not changed."""
 
     call: Call
@@ -35,7 +35,7 @@ class Answer:
     raised: BaseException | None = None
 
 
-Asking = Generator[Ask, Answer, T]
+Asking = Generator[Question, Answer, T]
 
 
 class Pace:
@@ -107,7 +107,7 @@ class Prover:
         self._asking = asking
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self._next: Ask | None = None
+        self._next: Question | None = None
         self._advance(lambda: next(asking))
 
     @property
@@ -141,7 +141,7 @@ class Prover:
         self.spent_s += seconds
         return seconds
 
-    def _call(self, ask: Ask) -> Answer:
+    def _call(self, ask: Question) -> Answer:
         """Make a call; record its time, unless the machine was busy."""
         expected_s = self.pace.expected_s(ask.inputs.rows)
         began, computed_before = self._clock(), self._cpu_clock()
@@ -157,14 +157,14 @@ class Prover:
         while not self.over and may_go_on():
             self.step()
 
-    def _advance(self, go_on: Callable[[], Ask]) -> None:
+    def _advance(self, go_on: Callable[[], Question]) -> None:
         try:
             self._next = go_on()
         except StopIteration:
             self._next = None
 
 
-def _answer(ask: Ask) -> Answer:
+def _answer(ask: Question) -> Answer:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about generated numbers

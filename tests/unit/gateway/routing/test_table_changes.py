@@ -19,7 +19,7 @@ from gateway.errors import TableFileError
 from gateway.routing import table_file as table_files
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
-from gateway.system.files.change_log import ChangeLog, Found
+from gateway.system.files.change_log import ChangeLog, LogContent
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64
@@ -518,9 +518,9 @@ def test_torn_line_is_ignored_and_the_next_one_counts(tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(both[:length])
         log = ChangeLog(tmp_path / "log", 10_000)
         if length % 2:  # else the next addition is what reads it
-            assert log.read() == Found((b"one",), damaged=0)
+            assert log.read() == LogContent((b"one",), damaged=0)
         log.add([b"three"])
-        assert log.read() == Found((b"one", b"three"), damaged=0)
+        assert log.read() == LogContent((b"one", b"three"), damaged=0)
         assert (tmp_path / "log").stat().st_size == len(both) + 2
 
 

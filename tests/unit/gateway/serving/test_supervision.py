@@ -160,12 +160,12 @@ async def test_worker_with_an_invalid_probe_reply_is_ended() -> None:
 
 
 async def test_one_that_is_about_to_end_is_no_failure() -> None:
-    class Ending(Probed):
+    class WaitOutcome(Probed):
         async def probe(self, timeout_s: float) -> Alive:
             self.probes += 1
             raise NotDeliveredError
 
-    ending = Ending(0.0)
+    ending = WaitOutcome(0.0)
     with capture_logs() as logs:
         await watched(Residents(ending), None, lambda: ending.probes > 2)
     assert ending.killed is None

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.worker.batching import BatchLimits, Waiting, assemble, key_of
+from gateway.worker.batching import BatchLimits, WaitingRequest, assemble, key_of
 from gateway.worker.protocol.messages import Predict
 from gateway.worker.rows.inputs import COLUMNS, Inputs, join
 
@@ -25,7 +25,7 @@ def waiting(
         COLUMNS, {column: np.full((rows, *shape), id_, dtype=dtype)}, rows, params or {}
     )
     request = Predict("predict", "application/json", 1.0, "r", probabilities=probabilities)
-    return Waiting(id_, request, inputs, 0.0, body_bytes, key_of(request, inputs))
+    return WaitingRequest(id_, request, inputs, 0.0, body_bytes, key_of(request, inputs))
 
 
 requests = st.lists(

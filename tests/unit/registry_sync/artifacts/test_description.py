@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from registry_sync.artifacts.description import check_complete, describe
-from registry_sync.artifacts.environments.compatibility import OnMismatch, Verdict, judge
-from registry_sync.artifacts.manifest import Fetched, Manifest
+from registry_sync.artifacts.environments.compatibility import MismatchPolicy, Verdict, judge
+from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 from registry_sync.errors import BrokenModelError, IncompleteArtifactError
 
 SIGNATURE = [{"type": "double", "name": "a", "required": True}]
@@ -47,7 +47,7 @@ def folder(tmp_path: Path):
 
 
 def described(folder: Path):
-    return describe(Fetched(folder, Manifest.of({"MLmodel": "0" * 64}), 7, None))
+    return describe(FetchedArtifact(folder, Manifest.of({"MLmodel": "0" * 64}), 7, None))
 
 
 def write(folder: Path, **changes):
@@ -115,7 +115,7 @@ def test_everything_is_read(folder):
 def test_the_verdict_is_on_what_an_environment_would_be_built_from(folder, text, mismatches):
     (folder / "requirements.txt").write_text(text)
     (folder / "bounds.txt").write_text("pytest<1\nno-such-package==3\n")
-    found = judge(described(folder)["requirements"], OnMismatch.REFUSE)
+    found = judge(described(folder)["requirements"], MismatchPolicy.REFUSE)
     assert found.status is (Verdict.REFUSE if mismatches else Verdict.OK)
     assert [one[: len(said)] for one, said in zip(found.mismatches, mismatches, strict=True)] == (
         mismatches
@@ -125,7 +125,7 @@ def test_the_verdict_is_on_what_an_environment_would_be_built_from(folder, text,
 def test_a_requirements_file_that_is_a_folder_is_not_met(folder):
     (folder / "requirements.txt").unlink()
     (folder / "requirements.txt").mkdir()
-    assert judge(described(folder)["requirements"], OnMismatch.REFUSE).mismatches
+    assert judge(described(folder)["requirements"], MismatchPolicy.REFUSE).mismatches
 
 
 def test_nobody_is_shown_the_password_of_a_wheels_url(folder):

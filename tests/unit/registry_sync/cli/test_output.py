@@ -25,9 +25,9 @@ from registry_sync.domain.operation_bodies import (
     FreezeState,
     ModelState,
     State,
+    StepState,
     StoreState,
     WebhookState,
-    Work,
 )
 from registry_sync.errors import SourceError
 from registry_sync.operations.errors import problem
@@ -59,7 +59,7 @@ STATE = State(
             versions=[],
         )
     ],
-    work=[Work(step="fetch", subject=[EVIL], reason=EVIL)],
+    work=[StepState(step="fetch", subject=[EVIL], reason=EVIL)],
     fetches=[
         FetchState(
             model=EVIL, version=1, comparing=False, started_at=1.0, arrived_bytes=1, total_bytes=2

@@ -7,26 +7,26 @@ import pytest
 from registry_sync.cli import waiting
 from registry_sync.domain.operation_bodies import (
     ExplainAnswer,
-    Explained,
     HoldState,
     PinAnswer,
     QuarantineAnswer,
     RetryAnswer,
+    SelectorState,
 )
 
 MADE = HoldState(version=3, pinned=True, while_aspired=None, asked_by="operator", at=5.0)
 LATER = MADE.model_copy(update={"at": 6.0, "version": 2})
 
 
-def alias(why: str, **known: Any) -> Explained:
-    return Explained(selector="@champion", version=1, why=why, reason=f"it is {why}", **known)
+def alias(why: str, **known: Any) -> SelectorState:
+    return SelectorState(selector="@champion", version=1, why=why, reason=f"it is {why}", **known)
 
 
-def number(why: str, **known: Any) -> Explained:
-    return Explained(selector="3", version=3, why=why, reason=f"it is {why}", **known)
+def number(why: str, **known: Any) -> SelectorState:
+    return SelectorState(selector="3", version=3, why=why, reason=f"it is {why}", **known)
 
 
-def found(*selectors: Explained, **known: Any) -> ExplainAnswer:
+def found(*selectors: SelectorState, **known: Any) -> ExplainAnswer:
     nothing: dict[str, Any] = dict.fromkeys(
         ("listed_at", "source_error", "gateway_error", "ledger_error", "frozen")
     )

@@ -20,7 +20,7 @@ from registry_sync.domain.tags import (
     problems_of,
     read_policy,
 )
-from registry_sync.planning.catalogue import Known, describe_model
+from registry_sync.planning.catalogue import KnownState, describe_model
 
 
 def read(name: str, text: str) -> Any:
@@ -163,7 +163,7 @@ def catalogued(
 ) -> Any:
     listed = {n: AspiredVersion("m", n, location="", tags=one) for n, one in versions.items()}
     model = AspiredModel("m", listed, tags=tags, problems=problems)
-    found = describe_model("m", model, LedgerView(), Known(descriptions={}))
+    found = describe_model("m", model, LedgerView(), KnownState(descriptions={}))
     assert found
     return found
 

@@ -11,11 +11,11 @@ from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from registry_sync.domain import (
     Activation,
-    AskedBy,
     Freeze,
     Hold,
     HoldChange,
     HoldsSnapshot,
+    Initiator,
 )
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
@@ -27,7 +27,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def a_hold(alias="champion"):
-    return Hold("churn", alias, 2, 1, DIGEST, AskedBy.OPERATOR, 5.0)
+    return Hold("churn", alias, 2, 1, DIGEST, Initiator.OPERATOR, 5.0)
 
 
 def open_ledger(folder, damaged=None):
@@ -159,7 +159,7 @@ def test_what_is_kept_takes_no_damaged_files_place(tmp_path):
 
 def test_a_ledger_with_a_history_takes_nothing_from_the_file(tmp_path):
     ledger = open_ledger(tmp_path)
-    ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, AskedBy.POLL, 1.0, 1))
+    ledger.activated(Activation("churn", "champion", 1, DIGEST, None, None, Initiator.POLL, 1.0, 1))
     ledger.close()
     HoldsFile(tmp_path / "holds.json").write(HoldsSnapshot((a_hold(),)))
     again = open_ledger(tmp_path)
@@ -227,9 +227,9 @@ def test_lost_with_its_ledger_it_leaves_the_node_frozen(tmp_path, damage):
     damage.apply(tmp_path / "holds.json")
     damaged = DamagedFiles()
     again = open_ledger(tmp_path, damaged)
-    assert again.view().freeze == Freeze(AskedBy.RECOVERY, 7.0)
+    assert again.view().freeze == Freeze(Initiator.RECOVERY, 7.0)
     assert "until `registry-gateway unfreeze`" in damaged.all()[0].instead
-    again.unfreeze(AskedBy.OPERATOR)
+    again.unfreeze(Initiator.OPERATOR)
     again.close()
     once_more = open_ledger(tmp_path)
     assert once_more.view().freeze is None
@@ -288,8 +288,8 @@ def test_what_the_release_before_wrote_is_read(tmp_path):
 
 def test_a_file_from_before_the_first_release_has_its_words(tmp_path):
     path = tmp_path / "holds.json"
-    by_gateway = replace(a_hold(), asked_by=AskedBy.GATEWAY)
-    ended = HoldChange("end_hold", AskedBy.OPERATOR, 6.0, by_gateway)
+    by_gateway = replace(a_hold(), asked_by=Initiator.GATEWAY)
+    ended = HoldChange("end_hold", Initiator.OPERATOR, 6.0, by_gateway)
     written = HoldsSnapshot((by_gateway,), changes=(ended,))
     HoldsFile(path).write(written)
     former = json.loads(path.read_text().replace('"gateway"', '"rule"'))
@@ -301,13 +301,13 @@ def test_a_file_from_before_the_first_release_has_its_words(tmp_path):
 def test_a_pin_and_a_freeze_survive_the_loss_of_the_ledger(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.hold(replace(a_hold(), lasting=True))
-    ledger.freeze(Freeze(AskedBy.OPERATOR, 6.0))
+    ledger.freeze(Freeze(Initiator.OPERATOR, 6.0))
     lose(ledger, tmp_path)
     again = open_ledger(tmp_path)
     view = again.view()
     assert view.holds == {("churn", "champion"): replace(a_hold(), lasting=True)}
     assert view.freeze == Freeze("operator", 6.0)
-    again.unfreeze(AskedBy.OPERATOR)
+    again.unfreeze(Initiator.OPERATOR)
     lose(again, tmp_path)
     once_more = open_ledger(tmp_path)
     assert once_more.view().freeze is None

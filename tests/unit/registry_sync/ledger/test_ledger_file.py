@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from gateway.system.files.damaged_files import DamagedFiles
-from registry_sync.domain import AcceptedDigest, AskedBy, Hold
+from registry_sync.domain import AcceptedDigest, Hold, Initiator
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.ledger.ledger_file import set_aside_damaged
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64
-HOLD = Hold("churn", "champion", 2, 1, DIGEST, AskedBy.OPERATOR, 5.0)
+HOLD = Hold("churn", "champion", 2, 1, DIGEST, Initiator.OPERATOR, 5.0)
 
 
 def url(folder: Path) -> str:

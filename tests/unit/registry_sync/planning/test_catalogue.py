@@ -5,7 +5,7 @@ import pytest
 from gateway.contract.catalogue import CatalogueModel, CatalogueVersion, Policy, VersionState
 from registry_sync.domain import AcceptedDigest, Hold, LedgerView, Quarantine
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.planning.catalogue import Known, Trouble, describe_model, for_callers
+from registry_sync.planning.catalogue import KnownState, VersionProblem, describe_model, for_callers
 
 
 def model(name):
@@ -25,7 +25,7 @@ def test_a_held_alias_says_what_holds_it_and_until_when():
     )
     ledger = LedgerView(holds={("churn", "champion"): hold})
     churn, wine = (
-        describe_model(name, model(name), ledger, Known(descriptions={}))
+        describe_model(name, model(name), ledger, KnownState(descriptions={}))
         for name in ("churn", "wine")
     )
     assert churn
@@ -51,7 +51,7 @@ def version_of(listed=None, *, here=False, quarantined=False, **known):
     listed = listed or AspiredVersion("m", 1, "x")
     descriptions = {DIGEST: {"size_bytes": 7}} if here else {}
     described = describe_model(
-        "m", AspiredModel("m", {1: listed}), ledger, Known(descriptions, **known)
+        "m", AspiredModel("m", {1: listed}), ledger, KnownState(descriptions, **known)
     )
     assert described
     (found,) = described.versions
@@ -65,12 +65,12 @@ def version_of(listed=None, *, here=False, quarantined=False, **known):
         (version_of(here=True), "available", None),
         (version_of(fetching={("m", 1)}), "fetching", None),
         (
-            version_of(troubles={("m", 1): Trouble("no connection", 5.0, settling=False)}),
+            version_of(troubles={("m", 1): VersionProblem("no connection", 5.0, settling=False)}),
             "failed",
             "no connection",
         ),
         (
-            version_of(troubles={("m", 1): Trouble("too young", 5.0, settling=True)}),
+            version_of(troubles={("m", 1): VersionProblem("too young", 5.0, settling=True)}),
             "fetching",
             "too young",
         ),

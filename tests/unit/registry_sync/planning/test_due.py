@@ -1,7 +1,7 @@
 """What is due waits for a slot by its urgency, and its model is not planned again for that."""
 
 from registry_sync.planning.actions import Action, Fetch, Stage, Urgency
-from registry_sync.planning.due import Begin, Due
+from registry_sync.planning.due import DueActions, StartOutcome
 
 
 def fetch(model: str, urgency: Urgency = Urgency.PREFETCH, version: int = 1) -> Fetch:
@@ -20,14 +20,14 @@ class Slots:
         self.waits = waits
         self.asked = 0
 
-    def start(self, action: Action) -> Begin:
+    def start(self, action: Action) -> StartOutcome:
         self.asked += 1
         if action.model in self.waits:
-            return Begin.WAITS
+            return StartOutcome.WAITS
         if not self.count:
-            return Begin.NO_SLOT
+            return StartOutcome.NO_SLOT
         self.count -= 1
-        return Begin.BEGUN
+        return StartOutcome.BEGUN
 
 
 def models(actions: list[Action]) -> list[str]:
@@ -35,7 +35,7 @@ def models(actions: list[Action]) -> list[str]:
 
 
 def test_the_most_urgent_begins_first_and_then_the_one_that_waits_longest() -> None:
-    due = Due()
+    due = DueActions()
     for name in ("a", "b", "c"):
         due.put(name, [fetch(name)])
     due.put("k", [fetch("k", Urgency.WANTED)])
@@ -48,7 +48,7 @@ def test_the_most_urgent_begins_first_and_then_the_one_that_waits_longest() -> N
 
 
 def test_what_is_due_no_more_does_not_begin() -> None:
-    due = Due()
+    due = DueActions()
     due.put("a", [fetch("a"), fetch("a", version=2)])
     due.put("b", [fetch("b")])
     due.put("a", [fetch("a", version=2)])
@@ -58,16 +58,18 @@ def test_what_is_due_no_more_does_not_begin() -> None:
 
 
 def test_a_kind_without_a_slot_holds_up_no_other_kind() -> None:
-    due = Due()
+    due = DueActions()
     due.put("a", [fetch("a"), stage("a")])
     slots = Slots(9)
-    begun = due.begin(lambda one: Begin.NO_SLOT if isinstance(one, Fetch) else slots.start(one))
+    begun = due.begin(
+        lambda one: StartOutcome.NO_SLOT if isinstance(one, Fetch) else slots.start(one)
+    )
     assert [type(one) for one in begun] == [Stage]
     assert due.models() == {"a"}
 
 
 def test_what_waits_for_another_reason_holds_up_no_other_model() -> None:
-    due = Due()
+    due = DueActions()
     due.put("a", [fetch("a", Urgency.WANTED)])
     due.put("b", [fetch("b")])
     assert models(due.begin(Slots(9, frozenset({"a"})).start)) == ["b"]
@@ -77,17 +79,17 @@ def test_what_waits_for_another_reason_holds_up_no_other_model() -> None:
 
 
 def test_what_is_over_does_not_pile_up_behind_what_finds_no_slot() -> None:
-    due = Due()
+    due = DueActions()
     due.put("a", [fetch("a", Urgency.WANTED)])
     for version in range(1, 10_000):
         due.put("b", [fetch("b", version=version)])
-        due.begin(lambda _: Begin.NO_SLOT)
+        due.begin(lambda _: StartOutcome.NO_SLOT)
     assert sum(map(len, due._queues.values())) < 2000
     assert models(due.begin(Slots(9).start)) == ["a", "b"]
 
 
 def test_a_slot_costs_the_same_however_much_is_due() -> None:
-    due = Due()
+    due = DueActions()
     for number in range(5000):
         due.put(f"m{number}", [fetch(f"m{number}")])
     slots = Slots(2)
@@ -96,7 +98,7 @@ def test_a_slot_costs_the_same_however_much_is_due() -> None:
 
 
 def test_what_is_requested_stays_due_until_it_has_begun() -> None:
-    due = Due()
+    due = DueActions()
     wanted = fetch("a", Urgency.WANTED, version=2)
     due.request(wanted)
     due.put("a", [fetch("a", version=2), fetch("a", version=1)])
@@ -110,7 +112,7 @@ def test_what_is_requested_stays_due_until_it_has_begun() -> None:
 
 
 def test_what_is_requested_and_waits_is_due_again_with_the_next_plan() -> None:
-    due = Due()
+    due = DueActions()
     due.request(fetch("a"))
     due.put("a", [])
     assert due.begin(Slots(9, waits=frozenset({"a"})).start) == []

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
+from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState
 from registry_sync.domain import AcceptedDigest, Activation, Hold, LedgerView
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.retention import (
     Candidate,
-    Kept,
     Pressure,
+    RetainedDigests,
     choose_removed,
     removable,
     what_stays,
@@ -25,22 +25,22 @@ WINDOW_S = 10.0
 
 
 @pytest.mark.parametrize(
-    "reason", [field.name for field in fields(Kept) if field.name != "previous"]
+    "reason", [field.name for field in fields(RetainedDigests) if field.name != "previous"]
 )
 def test_every_reason_keeps_its_digest(reason):
     reasons: dict[str, Any] = {reason: frozenset({"a"})}
-    kept = Kept(**reasons)
+    kept = RetainedDigests(**reasons)
     assert removable(["a", "b"], kept, now=NOW, rollback_retention_s=10) == {"b"}
 
 
 @pytest.mark.parametrize(("left_ago_s", "goes"), [(0, False), (9.9, False), (10, True), (11, True)])
 def test_previous_stays_for_the_rollback_window(left_ago_s, goes):
-    kept = Kept(previous={"a": NOW - left_ago_s})
+    kept = RetainedDigests(previous={"a": NOW - left_ago_s})
     assert ("a" in removable(["a"], kept, now=NOW, rollback_retention_s=10)) is goes
 
 
 def test_previous_that_is_needed_for_another_reason_stays():
-    kept = Kept(previous={"a": 0}, active=frozenset({"a"}))
+    kept = RetainedDigests(previous={"a": 0}, active=frozenset({"a"}))
     assert removable(["a"], kept, now=NOW, rollback_retention_s=10) == frozenset()
 
 
@@ -68,7 +68,7 @@ def test_what_is_held_was_active_or_is_wanted_stays():
     node = NodeState(
         node_id="n", boot_id="b", seq=1, generation=1, resident=[digests["resident"]],
         active=[ActiveAlias(model="m", alias="a", version=3, digest=digests["active"], since=1.0)],
-        wanted=[Wanted(model="m", version=2, since=1.0)],
+        wanted=[AwaitedVersion(model="m", version=2, since=1.0)],
     )  # fmt: skip
     ledger = LedgerView(
         accepted={
@@ -111,7 +111,7 @@ worlds = st.fixed_dictionaries(
             st.tuples(st.integers(0, 100), ages, ages, st.booleans()),
         ),
         "kept": st.builds(
-            Kept,
+            RetainedDigests,
             active=some,
             standby=some,
             resident=some,
@@ -151,7 +151,7 @@ def late(one: Candidate) -> bool:
 @given(worlds)
 def test_nothing_protected_goes_and_nothing_twice(world):
     stored, _, going = play(world)
-    kept: Kept = world["kept"]
+    kept: RetainedDigests = world["kept"]
     recent = {d for d, left_at in kept.previous.items() if NOW - left_at < WINDOW_S}
     for protected in (kept.active, kept.standby, kept.resident, recent, kept.last_known_good,
                       kept.aspired, kept.held):  # fmt: skip

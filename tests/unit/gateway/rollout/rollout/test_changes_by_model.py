@@ -233,7 +233,9 @@ async def test_a_caller_that_leaves_stops_no_write(tmp_path: Path) -> None:
 # --- wishes ---------------------------------------------------------------------------------------
 
 
-def named(wishes: Sequence[contract.Wanted | contract.Unwanted]) -> list[tuple[str, int]]:
+def named(
+    wishes: Sequence[contract.AwaitedVersion | contract.AbandonedVersion],
+) -> list[tuple[str, int]]:
     return sorted((one.model, one.version) for one in wishes)
 
 

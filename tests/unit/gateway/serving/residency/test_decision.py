@@ -13,18 +13,18 @@ from gateway.serving.residency.decision import (
     TURN_WAIT_S,
     Action,
     BackgroundLoad,
-    CloseToNew,
+    Close,
     DemandView,
     Displace,
     Drain,
     Evict,
     Fail,
+    Refusal,
     ReplicaView,
     ResidentLimits,
     Snapshot,
     Start,
     State,
-    Why,
     decide,
     faded,
     value,
@@ -71,7 +71,7 @@ def evict(*names: str) -> tuple[Action, ...]:
 
 
 def close(name: str) -> Action:
-    return CloseToNew(ord(name))
+    return Close(ord(name))
 
 
 ENDING, CLOSED, LOADING = State.ENDING, State.CLOSED, State.LOADING
@@ -137,11 +137,11 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
     ),
     "what would not fit in an empty set evicts none": (
         seen([view("a")], demand("x", bytes=101)),
-        (Fail(key("x"), Why.TOO_BIG, 101),),
+        (Fail(key("x"), Refusal.TOO_BIG, 101),),
     ),
     "nor what would not fit as often as it is to": (
         seen([view("a")], demand("x", replicas=3)),
-        (Fail(key("x"), Why.TOO_BIG, 10),),
+        (Fail(key("x"), Refusal.TOO_BIG, 10),),
     ),
     # who may start
     "no more loads than may be under way": (
@@ -300,7 +300,7 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
             demand("b", is_staged=True),
             standbys=[standby("b", "a", "blue_green"), standby("c", None, "blue_green")],
         ),
-        (Fail(key("b"), Why.NO_ROOM_BESIDE_STANDBYS),),
+        (Fail(key("b"), Refusal.NO_ROOM_BESIDE_STANDBYS),),
     ),
     "callers have the time to wait for the end of a stage": (
         seen(
@@ -312,7 +312,7 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
     ),
     "a stage looks for room no longer than its time": (
         seen([busy("a"), busy("c")], demand("b", is_staged=True, stage_deadline=NOW)),
-        (Fail(key("b"), Why.STAGE_TOO_LATE),),
+        (Fail(key("b"), Refusal.STAGE_TOO_LATE),),
     ),
     "one whose load is under way goes on": (
         seen(
@@ -475,7 +475,7 @@ def test_actions_are_always_lawful(snapshot: Snapshot) -> None:
             victim = by_number[action.number]
             assert (victim.state, victim.leases) == (State.READY, 0)
             assert victim.key not in spared(snapshot)
-        elif isinstance(action, CloseToNew):
+        elif isinstance(action, Close):
             victim = by_number[action.number]
             assert victim.state is State.READY
             assert victim.leases > 0

@@ -39,7 +39,9 @@ def failure(*arguments: Any, **named: Any) -> str:
 
 def test_an_artifact_without_the_file_expects_nothing(tmp_path: Path) -> None:
     model = ServedModel("m", 1, SIGNATURE, doubling)
-    assert expected_answers.check(model, tmp_path) == expected_answers.Checked(0, whole=False)
+    assert expected_answers.check(model, tmp_path) == expected_answers.CheckedAnswers(
+        0, whole=False
+    )
 
 
 def test_answers_as_expected_are_counted(tmp_path: Path) -> None:
@@ -163,6 +165,6 @@ def test_answers_that_are_not_one_per_row_are_compared_whole(tmp_path: Path) -> 
 
     (tmp_path / expected_answers.FILE).write_text(json.dumps(line(1.0, expect=[1.0, 2.0, 3.0])))
     model = ServedModel("m", 1, SIGNATURE, forecast)
-    assert expected_answers.check(model, tmp_path) == expected_answers.Checked(1, whole=True)
+    assert expected_answers.check(model, tmp_path) == expected_answers.CheckedAnswers(1, whole=True)
     told = failure(tmp_path, line(1.0, expect=[1.0]), call=forecast)
     assert told == "warmup.jsonl, line 1, 3 rows where 1 are expected"

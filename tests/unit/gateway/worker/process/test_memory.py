@@ -90,7 +90,7 @@ MIB = 1024 * 1024
 asked = []
 truly = memory.private_bytes
 memory.private_bytes = lambda: asked.append(1) or truly()
-beside = memory.Measuring(truly())
+beside = memory.MemoryWatch(truly())
 until_measured()
 first = beside.latest()
 until_measured()

@@ -3,7 +3,7 @@
 import pytest
 import sklearn
 
-from registry_sync.artifacts.environments.compatibility import OnMismatch, Verdict, judge
+from registry_sync.artifacts.environments.compatibility import MismatchPolicy, Verdict, judge
 
 HERE = f"scikit-learn=={sklearn.__version__}"
 ELSEWHERE = [
@@ -18,18 +18,20 @@ ELSEWHERE = [
 @pytest.mark.parametrize(
     ("on_mismatch", "status"),
     [
-        (OnMismatch.IGNORE, Verdict.OK),
-        (OnMismatch.WARN, Verdict.WARN),
-        (OnMismatch.REFUSE, Verdict.REFUSE),
+        (MismatchPolicy.IGNORE, Verdict.OK),
+        (MismatchPolicy.WARN, Verdict.WARN),
+        (MismatchPolicy.REFUSE, Verdict.REFUSE),
     ],
 )
-def test_the_setting_says_what_a_mismatch_means(on_mismatch: OnMismatch, status: Verdict) -> None:
+def test_the_setting_says_what_a_mismatch_means(
+    on_mismatch: MismatchPolicy, status: Verdict
+) -> None:
     assert judge([HERE], on_mismatch).as_body() == {"status": "ok", "mismatches": []}
     assert judge(ELSEWHERE, on_mismatch).status is status
 
 
 def test_a_mismatch_is_said_in_words() -> None:
-    found = judge(ELSEWHERE, OnMismatch.REFUSE)
+    found = judge(ELSEWHERE, MismatchPolicy.REFUSE)
     assert found.mismatches == (
         f"scikit-learn (here {sklearn.__version__}, required ==1.0.1)",
         "no-such-package (not here, required ==2)",
@@ -53,11 +55,11 @@ def test_a_mismatch_is_said_in_words() -> None:
     ids=["this wheel", "another wheel", "no wheel", "elsewhere", "nested"],
 )
 def test_a_wheel_has_the_version_of_its_name(line: str, mismatches: tuple[str, ...]) -> None:
-    assert judge([line], OnMismatch.REFUSE).mismatches == mismatches
+    assert judge([line], MismatchPolicy.REFUSE).mismatches == mismatches
 
 
 def test_a_reason_names_no_more_than_three() -> None:
-    found = judge([f"no-such-{n}==1" for n in range(9)], OnMismatch.REFUSE)
+    found = judge([f"no-such-{n}==1" for n in range(9)], MismatchPolicy.REFUSE)
     assert "no-such-2" in found.reason
     assert "no-such-3" not in found.reason
     assert "and 6 more" in found.reason

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.contract.changes import StageFailure
 from gateway.contract.node_state import NodeState
-from registry_sync.domain import AskedBy, Hold, Rejection
+from registry_sync.domain import Hold, Initiator, Rejection
 from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
@@ -109,7 +109,7 @@ async def test_a_version_that_is_kept_away_is_released_only(
         elif kept == "pin":
             assert (await command("pin", f"{M}@{LATEST}", "1")).exit_code == 0
         else:
-            hold = Hold(M, LATEST, 2, 1, node.registry.digest(M, 1), AskedBy.OPERATOR, 5.0)
+            hold = Hold(M, LATEST, 2, 1, node.registry.digest(M, 1), Initiator.OPERATOR, 5.0)
             assert await node.operators.hold(hold) is None
         done = await command("retry", "churn/2", "--json")
         answer = json.loads(done.stdout)

@@ -19,7 +19,7 @@ from gateway.contract.changes import (
     StageAck,
     StageRequest,
 )
-from gateway.contract.node_state import ActiveAlias, NodeState, Wanted
+from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState
 from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.artifacts.store import Acceptance, ArtifactStore, StoredArtifact
 from registry_sync.domain import (
@@ -42,7 +42,7 @@ from registry_sync.reconcile.build import build
 from registry_sync.reconcile.context import Limits, Policy
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry.registry_view import _Target
-from registry_sync.reconcile.steps.intake import Intake
+from registry_sync.reconcile.steps.intake import Ingestion
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
@@ -251,7 +251,7 @@ async def spine_on(tmp_path, registry, target, ledger_class=Ledger, clock=time.t
     ledger = ledger_class(f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=clock)
     spine = build(
         source=registry,
-        intake=Intake(source=registry, fetcher=registry, store=store, require_digest=False),
+        intake=Ingestion(source=registry, fetcher=registry, store=store, require_digest=False),
         store=store,
         ledger=ledger,
         target=target,
@@ -290,7 +290,7 @@ async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loo
     registry = Registry(listing(None))
     async with spine_on(tmp_path, registry, Target(), ReadOnlyLedger) as spine:
         await spine.poll()
-        tell(spine, node(version=None, wanted=[Wanted(model="m", version=1, since=0.0)]))
+        tell(spine, node(version=None, wanted=[AwaitedVersion(model="m", version=1, since=0.0)]))
         await until(lambda: ("fetch", "m", 1) in spine.steps.backoff.failures())
         await asyncio.sleep(0.3)
         assert registry.locates == 1

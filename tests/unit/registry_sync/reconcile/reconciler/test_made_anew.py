@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.domain import AskedBy
+from registry_sync.domain import Initiator
 from registry_sync.domain.creation import FIRST_CREATION
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.reconcile.reconciler import Reconciler
@@ -227,7 +227,7 @@ async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_f
         await means(node, old)
         node.registry.rename(M, "archived")
         new = make_anew(node)
-        spine.hint(M, AskedBy.WEBHOOK)
+        spine.hint(M, Initiator.WEBHOOK)
         await means(node, new)
         node.registry.tamper("archived", 1)
         await spine.poll()

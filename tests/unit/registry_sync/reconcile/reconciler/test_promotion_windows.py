@@ -10,10 +10,10 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.references import AliasRef
-from registry_sync.domain import AskedBy, Hold
+from registry_sync.domain import Hold, Initiator
 from registry_sync.domain.promotion_windows import parse_windows
 from registry_sync.planning.explain import Explanation, explain
-from registry_sync.planning.snapshot import Why
+from registry_sync.planning.snapshot import Cause
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.schedule import Schedule
 from tests.fakes.gateway import becomes
@@ -85,7 +85,7 @@ async def test_a_promotion_waits_visibly_until_its_window_opens(
         await promoted(node, spine)
         await idle(spine)
         found = explained(spine)
-        assert (found.active, found.target, found.why) == (1, 2, Why.AWAITS_WINDOW)
+        assert (found.active, found.target, found.why) == (1, 2, Cause.AWAITS_WINDOW)
         assert found.reason.startswith("waits for the promotion window that opens at 20")
         assert found.reason.endswith("T09:00:00Z")
         assert {one.version for one in node.gateway.stages} == {1}
@@ -100,7 +100,7 @@ async def test_an_operator_does_not_wait(node: NodeInMemory) -> None:
         await promoted(node, spine)
         digest = node.registry.digest(M, 2)
         assert (
-            await node.operators.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, node.clock()))
+            await node.operators.hold(Hold(M, A, 2, 2, digest, Initiator.OPERATOR, node.clock()))
             is None
         )
         await node.serves(2)
@@ -159,7 +159,7 @@ async def test_what_is_compared_until_the_window_has_closed_does_not_act(
 
         monkeypatch.setattr(node.registry, "remote_listing", slowly)
         show(node, spine, 9)
-        await becomes(lambda: explained(spine).why is Why.AWAITS_WINDOW, "it has closed")
+        await becomes(lambda: explained(spine).why is Cause.AWAITS_WINDOW, "it has closed")
         await idle(spine)
         assert node.gateway.points(M, A) == 1
         assert any(one.version == 2 for one in node.gateway.stages) is staged

@@ -25,7 +25,7 @@ from registry_sync.errors import (
 )
 from registry_sync.planning.actions import Activate
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 
@@ -175,7 +175,7 @@ async def test_aliases_that_move_together_leave_no_standby_behind(
         await node.serves(1, "other")
         confirm, go = spine.arrival.confirm, asyncio.Event()
 
-        async def slow_for_the_other(action: Activate, watch: Stopwatch) -> Stopped | None:
+        async def slow_for_the_other(action: Activate, watch: Stopwatch) -> StepFailure | None:
             if action.alias == "other":
                 await go.wait()
             return await confirm(action, watch)

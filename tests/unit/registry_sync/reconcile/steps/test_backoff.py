@@ -7,7 +7,7 @@ import pytest
 
 from registry_sync.errors import IncompleteArtifactError
 from registry_sync.planning.actions import Fetch
-from registry_sync.reconcile.steps.outcome import Stopped, Stopwatch
+from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 
@@ -17,7 +17,7 @@ async def test_step_without_effect_is_not_repeated_at_full_speed(
 ) -> None:
     begun_at = []
 
-    async def without_effect(_action: Fetch, _watch: Stopwatch) -> Stopped | None:
+    async def without_effect(_action: Fetch, _watch: Stopwatch) -> StepFailure | None:
         begun_at.append(time.monotonic())
         return None
 
@@ -25,7 +25,20 @@ async def test_step_without_effect_is_not_repeated_at_full_speed(
         monkeypatch.setattr(spine.arrival, "fetch", without_effect)
         await spine.poll()
         await becomes(lambda: len(begun_at) > 1, "it is repeated")
+        await becomes(lambda: spine.steps.backoff.get(("fetch", M, 1)), "the second one failed")
+        failure = spine.steps.backoff.get(("fetch", M, 1))
+        assert failure is not None
+        assert "had no effect" in failure.reason
     assert begun_at[1] - begun_at[0] >= 0.9
+
+
+async def test_step_that_is_due_anew_begins_at_once(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine:
+        for version in (1, 2, 1, 2):
+            node.registry.point(M, A, version)
+            await spine.poll()
+            await node.serves(version)
+        assert not spine.steps.backoff.failures(M)
 
 
 async def test_upload_in_progress_is_fetched_again_every_ten_seconds(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.artifacts.manifest import Fetched
+from registry_sync.artifacts.manifest import FetchedArtifact
 from registry_sync.errors import StoreError
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies as copies_module
@@ -89,7 +89,7 @@ async def test_a_copy_that_is_damaged_again_and_again_is_fetched_less_and_less_o
     node.clock = lambda: time.time() + later[0]
     fetch, began_at = node.registry.fetch, list[float]()
 
-    def slowly(uri: str, into: Path, **how: Any) -> Fetched:
+    def slowly(uri: str, into: Path, **how: Any) -> FetchedArtifact:
         began_at.append(node.clock())
         later[0] += fetch_s
         return fetch(uri, into, **how)

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.contract.catalogue import CatalogueVersion, Environment, VersionState
 from gateway.contract.references import AliasRef
-from registry_sync.artifacts.environments.compatibility import OnMismatch
+from registry_sync.artifacts.environments.compatibility import MismatchPolicy
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of
 from tests.fakes.gateway import becomes
@@ -130,7 +130,7 @@ async def test_what_requires_other_libraries_is_refused_where_that_is_set(
         await node.serves(1)
     node.registry.files[f"fake:/{M}/2"]["requirements.txt"] = b"no-such-package==3\n"
     node.registry.point(M, A, 2)
-    node.on_mismatch = OnMismatch.REFUSE
+    node.on_mismatch = MismatchPolicy.REFUSE
     async with node.control_plane() as spine:
         await node.shows(2, VersionState.FAILED)
         entry = shown(node, 2)
@@ -142,7 +142,7 @@ async def test_what_requires_other_libraries_is_refused_where_that_is_set(
         tag_version(node, 2, "own")
         await spine.poll()
         await node.serves(2)
-    node.on_mismatch = OnMismatch.WARN
+    node.on_mismatch = MismatchPolicy.WARN
 
 
 async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: NodeInMemory) -> None:

@@ -9,7 +9,7 @@ from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.errors import ArtifactTooLargeError, IncompleteArtifactError
 from registry_sync.reconcile.steps import intake as intake_module
-from registry_sync.reconcile.steps.intake import Brought, Intake, Order, Refused
+from registry_sync.reconcile.steps.intake import IngestedArtifact, Ingestion, Order, RefusedArtifact
 from registry_sync.reconcile.steps.outcome import Stopwatch
 from tests.fakes.registry import FakeRegistry
 
@@ -20,11 +20,13 @@ def registry() -> FakeRegistry:
 
 
 @pytest.fixture
-def bring(tmp_path: Path, registry: FakeRegistry) -> Callable[[], Brought | Refused]:
+def bring(
+    tmp_path: Path, registry: FakeRegistry
+) -> Callable[[], IngestedArtifact | RefusedArtifact]:
     """Bring version 1 of ``m``, which nobody has pinned."""
     store = ArtifactStore(tmp_path)
     store.open()
-    intake = Intake(source=registry, fetcher=registry, store=store, require_digest=False)
+    intake = Ingestion(source=registry, fetcher=registry, store=store, require_digest=False)
     return lambda: intake.bring(Order(registry.version("m", 1), "c"), watch=Stopwatch())
 
 
@@ -33,15 +35,15 @@ def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path
     seen_first = registry.publish("m", 1)
     store = ArtifactStore(tmp_path)
     store.open()
-    intake = Intake(source=registry, fetcher=registry, store=store, require_digest=False)
+    intake = Ingestion(source=registry, fetcher=registry, store=store, require_digest=False)
     listed = registry.version("m", 1)
-    assert isinstance(intake.bring(Order(listed, "c"), watch=Stopwatch()), Brought)
+    assert isinstance(intake.bring(Order(listed, "c"), watch=Stopwatch()), IngestedArtifact)
     again = intake.bring(Order(listed, "c"), watch=Stopwatch())
-    assert isinstance(again, Brought)
+    assert isinstance(again, IngestedArtifact)
     assert again.pin.expected_digest == seen_first
     registry.tamper("m", 1)
     altered = intake.bring(Order(listed, "c"), watch=Stopwatch())
-    assert isinstance(altered, Refused)
+    assert isinstance(altered, RefusedArtifact)
     assert altered.expected == seen_first
 
 
@@ -50,7 +52,7 @@ def test_what_is_wrong_is_said_to_be_wrong_however_broken_it_is(registry, bring)
     registry.stamp("m", 1, stamp)
     registry.files["fake:/m/1"]["MLmodel"] = b"["
     found = bring()
-    assert isinstance(found, Refused)
+    assert isinstance(found, RefusedArtifact)
     assert (found.expected, found.found) == (stamp, registry.digest("m", 1))
     assert "stamped" in found.reason
 
@@ -58,7 +60,7 @@ def test_what_is_wrong_is_said_to_be_wrong_however_broken_it_is(registry, bring)
 def test_nothing_of_wrong_bytes_is_described(registry, bring, monkeypatch) -> None:
     registry.publish("m", 1, stamp="sha256:" + "0" * 64)
     monkeypatch.setattr(intake_module, "describe", None)
-    assert isinstance(bring(), Refused)
+    assert isinstance(bring(), RefusedArtifact)
 
 
 @pytest.mark.parametrize("stamped", [True, False])
@@ -72,7 +74,7 @@ def test_files_that_are_missing_are_waited_for_whatever_digest_the_others_have(
     with pytest.raises(IncompleteArtifactError, match="'data'"):
         bring()
     registry.files["fake:/m/1"]["data/weights"] = late
-    assert isinstance(bring(), Brought)
+    assert isinstance(bring(), IngestedArtifact)
 
 
 @pytest.mark.parametrize("text", [b"[" * 30_000, b"a: &a {k: v}\nb: {<<: [*a, *a]}", b"flavors: 1"])
@@ -80,7 +82,7 @@ def test_an_mlmodel_that_cannot_be_read_is_refused_for_good(registry, bring, tex
     registry.publish("m", 1)
     registry.files["fake:/m/1"]["MLmodel"] = text
     found = bring()
-    assert isinstance(found, Refused)
+    assert isinstance(found, RefusedArtifact)
     assert found.reason.startswith("MLmodel cannot be read")
 
 
@@ -99,21 +101,21 @@ def test_half_an_upload_is_neither_accepted_nor_wrong(registry, bring, stamped) 
     registry.files["fake:/m/1"] = late
     registry.stable = not stamped  # a digest needs no time
     found = bring()
-    assert isinstance(found, Brought)
+    assert isinstance(found, IngestedArtifact)
     assert found.artifact.digest == registry.digest("m", 1) != digest
 
 
 def test_what_the_registry_knows_to_be_whole_waits_for_nothing(registry, bring) -> None:
     registry.publish("m", 1)
     registry.stable = False
-    assert isinstance(bring(), Brought)
+    assert isinstance(bring(), IngestedArtifact)
 
 
 @pytest.mark.parametrize("knows", ["whole", "stable"])
 def test_other_bytes_are_wrong_once_the_upload_is_known_to_be_done(registry, bring, knows) -> None:
     registry.publish("m", 1, stamp="sha256:" + "0" * 64)
     registry.whole, registry.stable = knows == "whole", knows == "stable"
-    assert isinstance(bring(), Refused)
+    assert isinstance(bring(), RefusedArtifact)
 
 
 def test_a_refusal_is_of_the_bytes_that_came_however_soon_they_are_repaired(
@@ -130,7 +132,7 @@ def test_a_refusal_is_of_the_bytes_that_came_however_soon_they_are_repaired(
 
     monkeypatch.setattr(intake_module, "describe", describe_late)
     found = bring()
-    assert isinstance(found, Refused)
+    assert isinstance(found, RefusedArtifact)
     assert found.listing == listing != registry.remote_listing("fake:/m/1")
 
 
@@ -142,5 +144,5 @@ def test_what_is_refused_before_it_came_has_the_listing_that_was_refused(
     registry.fetch_error = ArtifactTooLargeError("too large")
     registry.fetch_error.listing = listing
     found = bring()
-    assert isinstance(found, Refused)
+    assert isinstance(found, RefusedArtifact)
     assert found.listing == listing

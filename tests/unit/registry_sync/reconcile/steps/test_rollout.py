@@ -7,7 +7,7 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.changes import StageFailure
-from registry_sync.domain import AskedBy, Hold
+from registry_sync.domain import Hold, Initiator
 from registry_sync.reconcile.steps.backoff import Backoff
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -70,7 +70,7 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
         digest = node.registry.digest(M, 2)
         await becomes(lambda: spine.steps.backoff.get(("stage", M, 2, digest)), "it has failed")
         node.gateway.fails.clear()
-        assert await node.operators.hold(Hold(M, A, 2, 2, digest, AskedBy.OPERATOR, 1.0)) is None
+        assert await node.operators.hold(Hold(M, A, 2, 2, digest, Initiator.OPERATOR, 1.0)) is None
         await node.serves(2)
 
 

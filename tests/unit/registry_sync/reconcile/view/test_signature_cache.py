@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.domain.signature_diff import OnSignatureChange
+from registry_sync.domain.signature_diff import SignaturePolicy
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -68,7 +68,7 @@ async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
 
 
 async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeInMemory) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         staged = len(node.gateway.stages)
@@ -85,7 +85,7 @@ async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeI
 
 @pytest.mark.parametrize("how", ["pin", "rollback"])
 async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await moved(node, spine, 2)
@@ -95,12 +95,12 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
 
 
 async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     async with node.control_plane() as spine:
         await node.serves(1)
         await moved(node, spine, 2)
         assert node.gateway.points(M, A) == 1
-    node.on_signature_change = OnSignatureChange.IGNORE
+    node.on_signature_change = SignaturePolicy.IGNORE
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(2)
         await idle(spine)
@@ -109,7 +109,7 @@ async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> Non
 
 
 async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     async with node.control_plane() as spine:
         await node.serves(1)
         await moved(node, spine, 2)
@@ -123,7 +123,7 @@ async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
 async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
     node: NodeInMemory, then: bool
 ) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     node.registry.without_latest(M)
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
@@ -149,7 +149,7 @@ async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
 
 
 async def test_a_compatible_change_is_told_and_not_refused(node: NodeInMemory) -> None:
-    node.on_signature_change = OnSignatureChange.REFUSE
+    node.on_signature_change = SignaturePolicy.REFUSE
     path = f"fake:/{M}/2"
     model = node.registry.files[path]["MLmodel"].decode()
     optional = model.replace('"name": "y", "required": true', '"name": "y", "required": false')

@@ -74,5 +74,8 @@ def test_forbidden_uri_of_a_run_is_refused(monkeypatch):
     monkeypatch.setattr(resolve, "uri_of_run", lambda *_: "http://evil.example/x")
     with pytest.raises(ForbiddenUriError):
         resolve.open_location(
-            "runs:/0123/model", tracking_uri=SERVER, s3=pytest.fail, scratch=location.Scratch()
+            "runs:/0123/model",
+            tracking_uri=SERVER,
+            s3=pytest.fail,
+            scratch=location.ScratchFolder(),
         )

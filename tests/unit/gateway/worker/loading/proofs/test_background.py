@@ -17,7 +17,7 @@ from gateway.worker.loading.load import LoadedModel
 from gateway.worker.loading.proofs import joining
 from gateway.worker.loading.proofs.background import Background
 from gateway.worker.loading.proofs.proof import JOINED, PER_ROW, Proof
-from gateway.worker.loading.proofs.prover import Ask, Pace, Prover
+from gateway.worker.loading.proofs.prover import Pace, Prover, Question
 from gateway.worker.protocol.connection import Connection
 from gateway.worker.protocol.frames import Frame, FrameReader, pack
 from gateway.worker.protocol.messages import Kind, Loaded, Predict, Probe, Stop, encode_header
@@ -317,7 +317,7 @@ def test_all_calls_together_have_a_budget() -> None:
 
     def endless() -> Any:
         while True:
-            yield Ask(model, EXAMPLE)
+            yield Question(model, EXAMPLE)
 
     def clock() -> float:
         return model.clock.now

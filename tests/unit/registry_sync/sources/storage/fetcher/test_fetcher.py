@@ -17,7 +17,7 @@ from registry_sync.errors import (
     UnsafePathError,
 )
 from registry_sync.sources.storage import fetcher as fetch_module
-from registry_sync.sources.storage.fetcher import Fetched, Fetcher, FetchLimits
+from registry_sync.sources.storage.fetcher import FetchedArtifact, Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER, RemoteFile, RemoteListing
 from registry_sync.sources.storage.upload_stability import UploadStability
@@ -260,12 +260,12 @@ class Uploading:
     def __post_init__(self) -> None:
         self.fetcher = fetcher(lambda: self.now_s, stable_after_s=SETTLE_S)
 
-    def fetch(self, *, judged: bool = False) -> Fetched | None:
+    def fetch(self, *, judged: bool = False) -> FetchedArtifact | None:
         """None: it is not done yet."""
         self.times += 1
         try:
             into = self.into / str(self.times)
-            found: Fetched = self.fetcher.fetch("any", into, judged=judged)
+            found: FetchedArtifact = self.fetcher.fetch("any", into, judged=judged)
         except IncompleteArtifactError:
             return None
         return found
