@@ -51,7 +51,7 @@ async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> Catalogu
 @router.post("/stage", status_code=202)
 async def stage(request: Request, body: StageRequest) -> StageAck:
     """Start a standby; its outcome comes through ``observe``."""
-    return services_of(request).rollout.staging.start(body)
+    return services_of(request).rollout.standbys.start(body)
 
 
 @router.post("/activate")

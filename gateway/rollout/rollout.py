@@ -31,7 +31,7 @@ from gateway.errors import RolloutRefusedError
 from gateway.observability import Telemetry
 from gateway.rollout.catalogue import CatalogueChanges
 from gateway.rollout.commits import Commits
-from gateway.rollout.staging import Standbys
+from gateway.rollout.standbys import Standbys
 from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import ResidentSet
 
@@ -43,7 +43,7 @@ class Rollout:
 
     Attributes:
         catalogue: Changes of what the registry lists.
-        staging: The standbys.
+        standbys: The standbys.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Rollout:
         self.catalogue = CatalogueChanges(
             node, residents, table_file, telemetry, self._commits.lock
         )
-        self.staging = Standbys(
+        self.standbys = Standbys(
             node, residents, standby_timeout_s=standby_timeout_s, stage_wait_s=stage_wait_s
         )
 
@@ -94,7 +94,7 @@ class Rollout:
 
         before, after = await self._commits.commit(key, decide)
         if request.stage_id is not None:
-            self.staging.dismiss(request.stage_id)
+            self.standbys.dismiss(request.stage_id)
         active = after.active[key]
         if before.active.get(key) is not active:
             self._telemetry.swaps.labels(*key).inc()
@@ -118,7 +118,7 @@ class Rollout:
         refused = table.refused_digest(request.alias_ref, request.digest)
         if refused is not None:
             raise RolloutRefusedError("digest_refused", refused.reason)
-        if not self.staging.was_warmed(request):
+        if not self.standbys.was_warmed(request):
             raise RolloutRefusedError(
                 "not_staged",
                 f"version {request.version} was not staged and warmed by this gateway with "
@@ -139,7 +139,7 @@ class Rollout:
         if request.version is not None:
             self._retire_version(self._node.table, model, request.version)
         if request.stage_id is not None:
-            self.staging.dismiss(request.stage_id)
+            self.standbys.dismiss(request.stage_id)
         return RetireAck(generation=self._node.table.generation)
 
     async def _retire_alias(self, key: AliasRef, if_generation: int | None) -> None:
@@ -185,7 +185,7 @@ class Rollout:
             return table.rolled_back(*_rolled_back(table, bad, back, reason, self._node.clock()))
 
         back = _previous(self._node.table, bad)
-        async with self.staging.warmed(back, bad):
+        async with self.standbys.warmed(back, bad):
             _, after = await self._commits.commit(key, decide)
         self._telemetry.swaps.labels(*key).inc()
         self._telemetry.rollbacks.labels(*key).inc()
@@ -246,7 +246,7 @@ class Rollout:
             since=None if whole else after,
             active=[active[key] for key in keys if key in active],
             inactive=[AliasBody(**key._asdict()) for key in keys if key not in active],
-            standbys=self.staging.standbys(),
+            standbys=self.standbys.requests(),
             wanted=node.wanted() if wishes is None else node.wanted_of(wishes),
             unwanted=[] if wishes is None else node.unwanted_of(wishes),
             resident=sorted(self._residents.digests()) if whole else [],
@@ -261,7 +261,7 @@ class Rollout:
 
     async def close(self) -> None:
         """Stop the stages that are under way, and wait for the last write."""
-        await self.staging.close()
+        await self.standbys.close()
         await self._commits.close()
 
 

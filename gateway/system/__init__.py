@@ -2,7 +2,7 @@
 
 from gateway.system.cooperative import in_slices
 from gateway.system.libraries import mark_of_libraries
-from gateway.system.node_dir import (
+from gateway.system.node_identity import (
     CONTROL_PLANE,
     DATA_PLANE,
     Plane,

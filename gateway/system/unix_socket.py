@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from gateway.system.files import set_aside
-from gateway.system.node_dir import Plane, StartError
+from gateway.system.node_identity import Plane, StartError
 
 _PATH_BYTES = 107
 """The longest path that the system takes."""

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from gateway.system import StartError, settings_help
 from gateway.system.logs import remember, secrets_of
-from registry_sync.cli import client, decisions, history, publish, status, sync
+from registry_sync.cli import client, decisions, explain, history, publish, status, sync
 from registry_sync.cli.arguments import read_settings
 from registry_sync.cli.output import ExitStatus, escape_unencodable, fail
 from registry_sync.errors import SyncError
@@ -81,7 +81,7 @@ def run() -> None:
 for command in (
     status.status,
     history.history,
-    history.explain,
+    explain.explain,
     decisions.rollback,
     decisions.pin,
     decisions.unpin,

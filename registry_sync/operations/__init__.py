@@ -1,7 +1,7 @@
 """The control plane's second listener: what its operators see and do, off the public port."""
 
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.tcp_listener import (
+from registry_sync.operations.listeners import (
     ListenerLimits,
     local_server,
     tcp_server,

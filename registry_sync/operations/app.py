@@ -46,7 +46,7 @@ from registry_sync.operations.decisions import (
     unpin,
 )
 from registry_sync.operations.errors import RefusedError, UnknownError, problem
-from registry_sync.operations.explanation import explain_model
+from registry_sync.operations.explained_model import explain_model
 from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import NodeView, Operators

@@ -93,22 +93,22 @@ def build(
     )
     backoff = Backoff(clock=clock, jitter=jitter)
     signatures = Signatures(policy.on_signature_change, context.artifacts)
-    preparation = EnvironmentStep(context, environments)
+    environment_step = EnvironmentStep(context, environments)
     disk_room = DiskRoom(context)
-    arrival = FetchStep(context, intake, disk_room.make)
+    fetch_step = FetchStep(context, intake, disk_room.make)
     copies = Copies(context)
-    snapshots = Snapshots(context, preparation, signatures, backoff)
-    promotion = Promotion(context, arrival, copies, snapshots)
+    snapshots = Snapshots(context, environment_step, signatures, backoff)
+    promotion = Promotion(context, fetch_step, copies, snapshots)
     executor = Executor(
         context,
-        arrival=arrival,
-        preparation=preparation,
+        fetch_step=fetch_step,
+        environment_step=environment_step,
         promotion=promotion,
         copies=copies,
         rechecks=snapshots,
     )
     steps = Steps(context, executor, backoff)
-    polling = Polls(context, arrival, steps)
+    polling = Polls(context, fetch_step, steps)
     hints = Hints(polling.look)
     reconciler = Reconciler(
         context,
@@ -116,14 +116,14 @@ def build(
         faults=faults,
         polling=polling,
         hints=hints,
-        arrival=arrival,
+        fetch_step=fetch_step,
         copies=copies,
         disk_room=disk_room,
-        preparation=preparation,
+        environment_step=environment_step,
         snapshots=snapshots,
         descriptions=Descriptions(
             context,
-            preparation=preparation,
+            environment_step=environment_step,
             steps=steps,
             snapshots=snapshots,
             signatures=signatures,
@@ -133,7 +133,7 @@ def build(
     )
     view = NodeView(
         context,
-        arrival=arrival,
+        fetch_step=fetch_step,
         promotion=promotion,
         steps=steps,
         due=due,
@@ -142,4 +142,4 @@ def build(
         damaged_files=damaged_files,
     )
     operators = Operators(context, steps, due, hints, snapshots)
-    return ControlPlane(reconciler, operators, view, Sweep(context, preparation, disk_room))
+    return ControlPlane(reconciler, operators, view, Sweep(context, environment_step, disk_room))

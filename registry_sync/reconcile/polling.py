@@ -19,10 +19,10 @@ class Polls:
     def __init__(
         self,
         context: Context,
-        arrival: FetchStep,
+        fetch_step: FetchStep,
         steps: Steps,
     ) -> None:
-        self._arrival = arrival
+        self._fetch_step = fetch_step
         self._steps = steps
         self._listings = context.listings
         self._journal = context.journal
@@ -33,7 +33,7 @@ class Polls:
         """List the registry; the listing applies from the next pass on."""
         if await self._listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
-            for action in await self._arrival.look_at_quarantined():
+            for action in await self._fetch_step.look_at_quarantined():
                 self._begin(action)
         self._changes.note(frozenset())
 

@@ -58,10 +58,10 @@ class Reconciler:
         faults: ModelFaults,
         polling: Polls,
         hints: Hints,
-        arrival: FetchStep,
+        fetch_step: FetchStep,
         copies: Copies,
         disk_room: DiskRoom,
-        preparation: EnvironmentStep,
+        environment_step: EnvironmentStep,
         snapshots: Snapshots,
         descriptions: Descriptions,
         steps: Steps,
@@ -75,9 +75,9 @@ class Reconciler:
         self.threads = context.threads
         self.clock = context.clock
         self.changes = context.changes
-        self.arrival = arrival
+        self.fetch_step = fetch_step
         self.disk_room = disk_room
-        self.preparation = preparation
+        self.environment_step = environment_step
         self.steps = steps
         self.poll = polling.poll
         self.hint = hints.add
@@ -111,9 +111,9 @@ class Reconciler:
 
     async def _remember(self) -> None:
         """Begin with what the node itself knows, so that the registry may be down."""
-        self.arrival.artifacts.update(await self.threads.ledger(self.store.all))
-        await self.preparation.look(self.arrival.artifacts.values())
-        await self.journal.refresh(self.arrival.artifacts.values(), None)
+        self.fetch_step.artifacts.update(await self.threads.ledger(self.store.all))
+        await self.environment_step.look(self.fetch_step.artifacts.values())
+        await self.journal.refresh(self.fetch_step.artifacts.values(), None)
         await self.listings.recall()
 
     async def _decide_forever(self) -> None:
@@ -146,7 +146,7 @@ class Reconciler:
         """Decide about what has changed; return whether some of it has changed again meanwhile."""
         # First: a time that has come and stays in the list would be slept for again and again.
         self.changes.add(self.steps.woken())
-        complete = await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
+        complete = await self.journal.refresh(self.fetch_step.artifacts.values(), self.listings.own)
         recording = complete and self.journal.trouble is None
         if self.journal.answered:
             await self.listings.recall()
@@ -201,7 +201,7 @@ class Reconciler:
         await self._descriptions.publish(models)
         if self.journal.trouble is None:  # else it would be waited for twice
             # Telling the gateway takes a moment, and what was written meanwhile counts.
-            await self.journal.refresh(self.arrival.artifacts.values(), self.listings.own)
+            await self.journal.refresh(self.fetch_step.artifacts.values(), self.listings.own)
         told, models = models, self.changes.unchanged(models)
         due, planned = list[Action](), set[str]()
         async for model in with_pauses(models):
@@ -296,7 +296,7 @@ class Reconciler:
         for held in unrecorded(node, view):
             if ("activate", held.model, held.alias) in self.steps.busy:
                 continue  # the activation that was rolled back is being recorded
-            aspired, built = self.listings.aspired, self.preparation.built.keys()
+            aspired, built = self.listings.aspired, self.environment_step.built.keys()
             own = runs_in_own(aspired, built, held.model, held.version or 0, held.digest)
             view = self.journal.view_of(held.model)
             done = rollback_of(held, view, own=own)

@@ -19,10 +19,10 @@ class Sweep:
     def __init__(
         self,
         context: Context,
-        preparation: EnvironmentStep,
+        environment_step: EnvironmentStep,
         disk_room: DiskRoom,
     ) -> None:
-        self._preparation = preparation
+        self._environment_step = environment_step
         self._disk_room = disk_room
         self._journal = context.journal
         self._ledger = context.ledger
@@ -38,13 +38,13 @@ class Sweep:
         if node is None or self._observation.unreachable or not self._listings.count:
             return
         await self._forget_gone(node)
-        self._preparation.forget_all_but(self._artifacts.keys())
-        built = self._preparation.built
-        await self._preparation.sweep(
+        self._environment_step.forget_all_but(self._artifacts.keys())
+        built = self._environment_step.built
+        await self._environment_step.sweep(
             self._artifacts.values(),
             older_than_s=self._disk_room.limits.rollback_retention_s,
         )
-        if built != self._preparation.built:
+        if built != self._environment_step.built:
             self._changes.wake()
         await self._disk_room.sweep()
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from registry_sync.operations.tcp_listener import MAX_WEBHOOK_BYTES
+from registry_sync.operations.listeners import MAX_WEBHOOK_BYTES
 from registry_sync.operations.webhooks.authentication import MLFLOW_HEADERS, WINDOW_S, sign
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node

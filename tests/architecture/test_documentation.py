@@ -25,7 +25,7 @@ from gateway.system.settings_help import settings_help
 from registry_sync.artifacts.environments.installer import INHERITED, INHERITED_PREFIXES
 from registry_sync.domain.tags import DIGEST_TAG, POLICY_TAGS
 from registry_sync.ledger import backlog
-from registry_sync.operations import errors, tcp_listener
+from registry_sync.operations import errors, listeners
 from registry_sync.settings import SyncSettings
 from registry_sync.system import metrics
 
@@ -176,7 +176,7 @@ def test_every_code_of_http_is_documented_for_both_listeners() -> None:
     of_http = _codes_of(http_refusals)
     assert len(of_http) > 5
     assert of_http <= _codes_under("### Errors")
-    of_operations = of_http | _codes_of(tcp_listener, errors)
+    of_operations = of_http | _codes_of(listeners, errors)
     assert {"not_authentic", "operators_refused", "not_held"} < of_operations
     assert of_operations <= _codes_under("## Operations listener")
 

@@ -268,7 +268,7 @@ class DataPlane:
             digest=self.digests(version),
             replaces=active.version if active else None,
         )
-        self.rollout.staging.start(request)
+        self.rollout.standbys.start(request)
         while (outcome := self._outcome(stage_id)) is None:
             await self.node.next_change()
         if outcome.failure is not None:

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from gateway import __main__ as gateway_process
 from gateway.system.files.sealed import seal
-from gateway.system.node_dir import StartError
+from gateway.system.node_identity import StartError
 from registry_sync import bootstrap
 from registry_sync.errors import SyncError
 from registry_sync.settings import SyncSettings

@@ -21,7 +21,7 @@ from registry_sync.reconcile.build import ControlPlane, build
 from registry_sync.reconcile.context import Limits, Policy, RoomLimits
 from registry_sync.reconcile.operators import Operators
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.steps.intake import Ingestion
+from registry_sync.reconcile.steps.ingestion import Ingestion
 from registry_sync.reconcile.view.node_view import NodeView
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments

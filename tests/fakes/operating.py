@@ -26,7 +26,7 @@ from registry_sync.domain.operation_bodies import (
     UnpinAnswer,
 )
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.tcp_listener import local_server
+from registry_sync.operations.listeners import local_server
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.sockets import listening_at

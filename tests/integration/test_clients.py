@@ -22,7 +22,7 @@ from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.server import Server
-from registry_sync.operations.tcp_listener import tcp_server
+from registry_sync.operations.listeners import tcp_server
 from registry_sync.operations.webhooks.routes import WebhookSecrets, build_webhooks
 from tests.fakes.wire import PATIENCE_S
 from tests.unit.gateway.http.predict.test_app import FakeDispatcher, elsewhere

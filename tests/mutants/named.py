@@ -19,7 +19,7 @@ class Named(NamedTuple):
     replace: str
 
 
-_DISPATCH = "gateway.serving.dispatch"
+_RESOLUTION = "gateway.serving.resolution"
 _REPLICA = "gateway.serving.replica.replica"
 _ADMISSION = "gateway.serving.admission"
 _FILES = "gateway.system.files.atomic_files"
@@ -30,21 +30,21 @@ _PLAN = "registry_sync.planning.plan"
 NAMED = (
     Named(
         "path and header that disagree are not refused",
-        _DISPATCH,
+        _RESOLUTION,
         "if (other.version, other.digest) != (route.version, route.digest):",
         "if False:",
     ),
     Named(
         "a header beside a path is not resolved",
-        _DISPATCH,
-        "if call.also is not None and call.also != call.selector:",
+        _RESOLUTION,
+        "if call.second_selector is not None and call.second_selector != call.selector:",
         "if False:",
     ),
     Named(
         "path and header that agree by another word are refused",
-        _DISPATCH,
+        _RESOLUTION,
         "(other.version, other.digest) != (route.version, route.digest)",
-        "call.also != call.selector",
+        "call.second_selector != call.selector",
     ),
     Named(
         "delivered requests are executed twice",
@@ -73,7 +73,7 @@ NAMED = (
     Named(
         "bytes in flight leak in the gateway",
         _ADMISSION,
-        "self.in_flight_bytes -= held_bytes",
+        "self.in_flight_bytes -= body_bytes",
         "pass",
     ),
     Named(
@@ -140,7 +140,7 @@ NAMED = (
     Named(
         "a quarantined version is pinned",
         "registry_sync.operations.decisions.pinning",
-        "if found := quarantine_of(listed, spine.journal.view):",
+        "if found := quarantine_of(listed, view.ledger_of(request.model)):",
         "if found := None:",
     ),
     Named(
@@ -164,7 +164,7 @@ NAMED = (
     Named(
         "the fast path is not compared on other numbers",
         _FAST,
-        "if not (yield from _answers(direct, said[proved:], identical)):",
+        "if not (yield from _are_equal(direct, answered[proved:], identical)):",
         "if False:",
     ),
     Named(

@@ -43,11 +43,11 @@ from gateway.serving.residency.decision import (
     Start,
     decide,
 )
+from gateway.serving.residency.demand import Demand
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.serving.residency.standbys import Standby, displaced
-from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 
 LEAST_LOADS_AT_ONCE = 2

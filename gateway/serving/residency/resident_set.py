@@ -24,12 +24,12 @@ from gateway.errors import (
 )
 from gateway.serving.replica import Replica
 from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.demand import Demand
 from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import LoadHistory, usual_life_s
 from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Requirements
 from gateway.serving.residency.replica_pool import Observer, ReplicaPool, Resident, choose
 from gateway.serving.residency.standbys import Standby, spared
-from gateway.serving.residency.waiters import Demand
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 

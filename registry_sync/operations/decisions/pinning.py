@@ -12,7 +12,7 @@ from registry_sync.domain import (
 )
 from registry_sync.operations.decisions.holds import must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NotHeldError, UnknownError
-from registry_sync.operations.explanation import explain_alias, explain_version
+from registry_sync.operations.explained_model import explain_alias, explain_version
 from registry_sync.planning import expected_digest, quarantine_of
 from registry_sync.reconcile import NodeView, Operators
 

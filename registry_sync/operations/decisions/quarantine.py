@@ -12,7 +12,7 @@ from registry_sync.domain import (
     is_made_anew,
 )
 from registry_sync.operations.errors import CannotServeError, NotQuarantinedError, not_recorded
-from registry_sync.operations.explanation import explain_version
+from registry_sync.operations.explained_model import explain_version
 from registry_sync.planning import incident_of, quarantine_of, way_out, why_not_acceptable
 from registry_sync.reconcile import NodeView, Operators
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry_sync.domain import Hold, Initiator, RetryAnswer, RetryRequest, SelectorState
 from registry_sync.operations.errors import NotRejectedError, not_recorded
-from registry_sync.operations.explanation import explain_alias
+from registry_sync.operations.explained_model import explain_alias
 from registry_sync.planning import Cause
 from registry_sync.reconcile import NodeView, Operators
 

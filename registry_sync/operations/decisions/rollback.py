@@ -18,7 +18,7 @@ from registry_sync.domain import (
 from registry_sync.errors import LedgerError
 from registry_sync.operations.decisions.holds import must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NothingToRollBackError
-from registry_sync.operations.explanation import explain_alias
+from registry_sync.operations.explained_model import explain_alias
 from registry_sync.planning import expected_digest, predecessor_is_over
 from registry_sync.reconcile import NodeView, Operators
 

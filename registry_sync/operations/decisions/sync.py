@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry_sync.domain import SyncAnswer
-from registry_sync.operations.explanation import explain_alias
+from registry_sync.operations.explained_model import explain_alias
 from registry_sync.operations.state import model_state
 from registry_sync.reconcile import NodeView, Operators
 

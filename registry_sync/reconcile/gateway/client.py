@@ -44,7 +44,7 @@ _Answer = TypeVar("_Answer", bound=Body)
 
 
 class GatewayClient:
-    """See `registry_sync.serving_target.ServingTarget`. Event loop only; `close` releases it."""
+    """A `ServingTarget` over a Unix socket. Event loop only; `close` releases it."""
 
     def __init__(self, socket: Path) -> None:
         """Prepare a client for the gateway at ``socket``. Nothing is connected yet."""

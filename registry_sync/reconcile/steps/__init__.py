@@ -5,8 +5,8 @@ from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.environment import EnvironmentStep
 from registry_sync.reconcile.steps.executor import Executor
 from registry_sync.reconcile.steps.fetch import FetchStep, Progress
-from registry_sync.reconcile.steps.intake import Ingestion
-from registry_sync.reconcile.steps.rollout import Promotion
+from registry_sync.reconcile.steps.ingestion import Ingestion
+from registry_sync.reconcile.steps.promotion import Promotion
 from registry_sync.reconcile.steps.runner import Steps
 
 __all__ = [

@@ -21,7 +21,7 @@ from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.environment import EnvironmentStep
 from registry_sync.reconcile.steps.fetch import FetchStep
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
-from registry_sync.reconcile.steps.rollout import Promotion, Rechecks
+from registry_sync.reconcile.steps.promotion import Promotion, Rechecks
 
 
 class Executor:
@@ -31,14 +31,14 @@ class Executor:
         self,
         context: Context,
         *,
-        arrival: FetchStep,
-        preparation: EnvironmentStep,
+        fetch_step: FetchStep,
+        environment_step: EnvironmentStep,
         promotion: Promotion,
         copies: Copies,
         rechecks: Rechecks,
     ) -> None:
-        self._arrival = arrival
-        self._preparation = preparation
+        self._fetch_step = fetch_step
+        self._environment_step = environment_step
         self._promotion = promotion
         self._copies = copies
         self._rechecks = rechecks
@@ -50,7 +50,7 @@ class Executor:
         """Do an action; return why it went no further, or None if it is done."""
         match action:
             case Fetch():
-                return await self._arrival.fetch(action, watch)
+                return await self._fetch_step.fetch(action, watch)
             case BuildEnvironment():
                 return await self._build(action, watch)
             case Stage():
@@ -70,12 +70,12 @@ class Executor:
 
     async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> StepFailure | None:
         """Build a version's own environment, from bytes that are what they were."""
-        artifact = self._arrival.artifacts.get(action.digest)
+        artifact = self._fetch_step.artifacts.get(action.digest)
         if artifact is not None:
             damage = await self._copies.lost(action.digest, self._threads.check_stopping)
             if damage is not None:
                 return StepFailure(damage)
-        return await self._preparation.build(action, artifact, watch)
+        return await self._environment_step.build(action, artifact, watch)
 
     async def _follow_again(self, action: EndHold) -> StepFailure | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""

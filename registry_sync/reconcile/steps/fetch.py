@@ -41,7 +41,12 @@ from registry_sync.planning import (
     why_other_bytes,
 )
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps.intake import IngestedArtifact, Ingestion, Order, RefusedArtifact
+from registry_sync.reconcile.steps.ingestion import (
+    IngestedArtifact,
+    Ingestion,
+    Order,
+    RefusedArtifact,
+)
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.system import StoppedError
 

@@ -43,13 +43,13 @@ class Descriptions:
         self,
         context: Context,
         *,
-        preparation: EnvironmentStep,
+        environment_step: EnvironmentStep,
         steps: Steps,
         snapshots: Snapshots,
         signatures: Signatures,
         faults: ModelFaults,
     ) -> None:
-        self._preparation = preparation
+        self._environment_step = environment_step
         self._steps = steps
         self._snapshots = snapshots
         self._signatures = signatures
@@ -109,13 +109,13 @@ class Descriptions:
         changes, refused = self._compare_signatures(model, snapshot)
         return KnownState(
             descriptions={
-                digest: self._preparation.described(artifacts[digest])
+                digest: self._environment_step.described(artifacts[digest])
                 for digest in digests
                 if digest in artifacts
             },
             fetching={(one.model, one.version) for one in bringing if one.model == model},
             troubles=troubles,
-            environments=self._preparation.built,
+            environments=self._environment_step.built,
             signature_changes=changes,
             refused_signatures=refused,
             damaged=self._store.damaged(),

@@ -22,7 +22,7 @@ class NodeView:
         self,
         context: Context,
         *,
-        arrival: FetchStep,
+        fetch_step: FetchStep,
         promotion: Promotion,
         steps: Steps,
         due: DueActions,
@@ -30,7 +30,7 @@ class NodeView:
         snapshots: Snapshots,
         damaged_files: DamagedFiles,
     ) -> None:
-        self._arrival = arrival
+        self._fetch_step = fetch_step
         self._promotion = promotion
         self._steps = steps
         self._due = due
@@ -188,7 +188,7 @@ class NodeView:
     @property
     def fetches(self) -> Sequence[Progress]:
         """The progress of the fetches under way, oldest first."""
-        return self._arrival.fetches
+        return self._fetch_step.fetches
 
     # --- the disk ---------------------------------------------------------------------------------
 

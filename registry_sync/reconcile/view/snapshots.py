@@ -32,11 +32,11 @@ class Snapshots:
     def __init__(
         self,
         context: Context,
-        preparation: EnvironmentStep,
+        environment_step: EnvironmentStep,
         signatures: Signatures,
         backoff: Backoff,
     ) -> None:
-        self._preparation = preparation
+        self._environment_step = environment_step
         self._signatures = signatures
         self._backoff = backoff
         self._listings = context.listings
@@ -69,8 +69,8 @@ class Snapshots:
             proved=self._observation.proved,
             require_digest=self._policy.require_digest,
             initiators=self._listings.initiators(model),
-            environments=self._preparation.built.keys(),
-            refused=self._preparation.refused(stored),
+            environments=self._environment_step.built.keys(),
+            refused=self._environment_step.refused(stored),
             signature_change=self._signatures.between,
             refuses_signatures=self._policy.on_signature_change is SignaturePolicy.REFUSE,
             rollback_since=self._clock() - self._limits.room.rollback_retention_s,

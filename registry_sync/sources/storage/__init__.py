@@ -3,9 +3,9 @@
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits, OnProgress, Reserve
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import RemoteFile, RemoteListing, as_source_error
-from registry_sync.sources.storage.read_ahead import parts_in_order, wait_for
 from registry_sync.sources.storage.s3 import S3Location, connect_s3, refuse_passwords
 from registry_sync.sources.storage.s3_errors import is_changed, is_gone, is_unknown
+from registry_sync.sources.storage.watched_reads import parts_in_order, wait_for
 
 __all__ = [
     "FetchLimits",

@@ -34,10 +34,10 @@ from registry_sync.sources.storage.location import (
     RemoteListing,
     ScratchFolder,
 )
-from registry_sync.sources.storage.read_ahead import wait_for
 from registry_sync.sources.storage.resolve import open_location
 from registry_sync.sources.storage.s3 import connect_s3
 from registry_sync.sources.storage.upload_stability import UploadStability
+from registry_sync.sources.storage.watched_reads import wait_for
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

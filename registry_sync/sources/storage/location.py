@@ -67,9 +67,9 @@ class RemoteListing:
 class Location(Protocol):
     """The location of one artifact's files. Blocking; raises `SourceError` on failure.
 
-    Neither `files` nor `read` has a time limit; callers list through `read_ahead.wait_for`. After a
-    cancellation one call may go on until the storage's timeout: three attempts of 30 s for S3,
-    ``MLFLOW_HTTP_REQUEST_TIMEOUT`` for MLflow's HTTP, else the library's or the kernel's.
+    Neither `files` nor `read` has a time limit; callers list through `watched_reads.wait_for`.
+    After a cancellation one call may go on until the storage's timeout: three attempts of 30 s for
+    S3, ``MLFLOW_HTTP_REQUEST_TIMEOUT`` for MLflow's HTTP, else the library's or the kernel's.
     """
 
     def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:

@@ -25,7 +25,7 @@ from registry_sync.sources.storage.location import (
     collect_listing,
     read_each,
 )
-from registry_sync.sources.storage.read_ahead import parts_in_order
+from registry_sync.sources.storage.watched_reads import parts_in_order
 
 _MAX_DEPTH = 64
 

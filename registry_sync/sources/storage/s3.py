@@ -21,8 +21,8 @@ from registry_sync.sources.storage.location import (
     as_source_error,
     collect_listing,
 )
-from registry_sync.sources.storage.read_ahead import parts_in_order
 from registry_sync.sources.storage.s3_parts import load_part, parts_of
+from registry_sync.sources.storage.watched_reads import parts_in_order
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,7 +8,7 @@ import pytest
 from gateway import __main__ as process
 from gateway.settings import GatewaySettings
 from gateway.system.http1.connections import ConnectionLimits, Connections, most_open
-from gateway.system.node_dir import StartError
+from gateway.system.node_identity import StartError
 
 BESIDE = 128 + 8 * 8
 TURNED_AWAY = 512

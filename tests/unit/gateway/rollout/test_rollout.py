@@ -111,7 +111,7 @@ class Stand:
 
     async def stage(self, version, *, keep=True, replaces=None, alias=None):
         stage_id = f"s{version}"
-        self.rollout.staging.start(
+        self.rollout.standbys.start(
             contract.StageRequest(
                 stage_id=stage_id,
                 model="m",
@@ -202,7 +202,7 @@ async def test_when_it_is_closed_nothing_is_staged_any_more(tmp_path):
     stand = Stand(tmp_path)
     stand.residents.gate.clear()
     request = contract.StageRequest(stage_id="s1", model="m", version=1, digest=D[1])
-    stand.rollout.staging.start(request)
+    stand.rollout.standbys.start(request)
     await asyncio.sleep(0)
     await stand.rollout.close()
     assert stand.residents.staged == [(1, None)]
@@ -224,7 +224,7 @@ async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch
     def fail(*_):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(stand.rollout.staging, step, fail)
+    monkeypatch.setattr(stand.rollout.standbys, step, fail)
     outcome = await stand.stage(2)
     assert outcome.failure == "internal_error"
     assert "out of order" in outcome.message
@@ -483,7 +483,7 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
-    stand.rollout.staging.start(
+    stand.rollout.standbys.start(
         contract.StageRequest(stage_id="again", model="m", version=1, digest=D[1], keep=True)
     )
     await stand.outcome("again")
@@ -529,10 +529,10 @@ async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, othe
     request = contract.StageRequest(
         stage_id="s", model="m", version=1, digest=D[2], replaces=1, alias="champion"
     )
-    stand.rollout.staging.start(request)
+    stand.rollout.standbys.start(request)
     await stand.outcome("s")
     assert stand.residents.replaced == [ArtifactRef("m", 1, D[1])]
     assert stand.residents.swaps == [("unload_first", 1)], "no other alias means these bytes"
-    stand.rollout.staging.start(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
+    stand.rollout.standbys.start(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
     await stand.outcome("again")
     assert stand.residents.replaced[1:] == [None], "no version replaces itself"

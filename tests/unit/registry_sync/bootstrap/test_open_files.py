@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from registry_sync import bootstrap
-from registry_sync.operations.tcp_listener import (
+from registry_sync.operations.listeners import (
     FILES_OF_WORK,
     LOCAL_LIMITS,
     TCP_LIMITS,

@@ -31,7 +31,7 @@ from registry_sync.domain.operation_bodies import (
 )
 from registry_sync.errors import SourceError
 from registry_sync.operations.errors import problem
-from registry_sync.operations.tcp_listener import local_server
+from registry_sync.operations.listeners import local_server
 from registry_sync.settings import SyncSettings
 from tests.fakes.operating import run, serving
 from tests.fakes.sockets import listening_at

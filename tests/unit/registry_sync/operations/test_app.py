@@ -19,7 +19,7 @@ from registry_sync.domain import Activation
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.operations.app import create_app
 from registry_sync.operations.decisions.rollback import before
-from registry_sync.operations.tcp_listener import TCP_LIMITS, tcp_server, tcp_socket
+from registry_sync.operations.listeners import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.system import metrics
 from tests.fakes.disk import fill_disk

@@ -33,7 +33,7 @@ def node(tmp_path: Path) -> NodeInMemory:
 def here(spine: Reconciler) -> set[int]:
     """The versions whose bytes are in the store, and complete."""
     stored = spine.store.all()
-    assert stored.keys() == spine.arrival.artifacts.keys()
+    assert stored.keys() == spine.fetch_step.artifacts.keys()
     assert spine.store.use().stored_bytes == sum(one.size_bytes for one in stored.values())
     return {pin.version for one in stored.values() for pin in one.accepted}
 
@@ -72,7 +72,7 @@ async def test_room_is_made_at_the_cost_of_the_models_that_have_what_goes(node, 
         counted = Counted(spine, monkeypatch)
         await called(node, spine, 2)
         assert {2, ACTIVE} <= here(spine)
-        assert len(spine.arrival.artifacts) == 2 + len(others)
+        assert len(spine.fetch_step.artifacts) == 2 + len(others)
         assert counted.planned.keys() == counted.described.keys() == {M}
 
 
@@ -188,7 +188,7 @@ async def test_what_is_compared_once_more_needs_no_room_in_the_budget(node):
         await node.serves(ACTIVE)
         await promoted(node, spine, 3)
         fetched = len(node.registry.fetched)
-        spine.arrival._confirmed.clear()
+        spine.fetch_step._confirmed.clear()
         answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["outcome"], answer["to_version"]) == ("active", ACTIVE)
         assert len(node.registry.fetched) == fetched + 1

@@ -12,7 +12,7 @@ from registry_sync.artifacts.environments.installer import Check
 from registry_sync.artifacts.environments.recipe import OwnEnvironment
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.domain.operation_bodies import State
-from registry_sync.operations.explanation import explain_model
+from registry_sync.operations.explained_model import explain_model
 from registry_sync.operations.state import state_document
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.gateway import becomes

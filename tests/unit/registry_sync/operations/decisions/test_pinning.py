@@ -12,7 +12,7 @@ from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, promoted, refused
-from tests.unit.registry_sync.operations.test_explanation import quarantined
+from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
 
 @pytest.fixture

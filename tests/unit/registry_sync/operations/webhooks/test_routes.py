@@ -15,9 +15,9 @@ import pytest
 
 from gateway.contract import to_rfc3339
 from gateway.system.http1.connections import ConnectionLimits
-from gateway.system.node_dir import StartError
+from gateway.system.node_identity import StartError
 from registry_sync.operations.app import Operations, create_app
-from registry_sync.operations.tcp_listener import (
+from registry_sync.operations.listeners import (
     MAX_WEBHOOK_BYTES,
     TCP_LIMITS,
     OperationsService,

@@ -42,7 +42,7 @@ from registry_sync.reconcile.build import build
 from registry_sync.reconcile.context import Limits, Policy
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry.registry_view import _Target
-from registry_sync.reconcile.steps.intake import Ingestion
+from registry_sync.reconcile.steps.ingestion import Ingestion
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.environments import FakeEnvironments
@@ -304,7 +304,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         staged = StageRequest(
             stage_id="s", model="m", version=2, digest=DIGESTS[2], replaces=1, keep=True
         )
-        spine.arrival.artifacts.update(dict.fromkeys(DIGESTS.values()))
+        spine.fetch_step.artifacts.update(dict.fromkeys(DIGESTS.values()))
         spine.observation._take(node(standbys=[staged]))
         pins = {
             ("m", n): AcceptedDigest("m", n, digest, None, False, f"m/{n}")
@@ -377,15 +377,15 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(tmp_pa
     now = 0.0
     async with spine_on(tmp_path, Registry(listing(2)), Target(), clock=lambda: now) as spine:
         await spine.poll()
-        await spine.arrival._accept(("m", 2), _Brought(DIGESTS[2]), now - took_s, "poll")
+        await spine.fetch_step._accept(("m", 2), _Brought(DIGESTS[2]), now - took_s, "poll")
         spine.listings._targets = {("m", "champion"): _Target(2, None, -took_s, "poll")}
         action = Activate("m", "champion", 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         now = 110.0
-        assert spine.arrival._is_confirmed(action)
+        assert spine.fetch_step._is_confirmed(action)
         now = 600.0
-        assert spine.arrival._is_confirmed(action) is (took_s > 300)
+        assert spine.fetch_step._is_confirmed(action) is (took_s > 300)
         now = 900.0
-        assert not spine.arrival._is_confirmed(action)
+        assert not spine.fetch_step._is_confirmed(action)
 
 
 @dataclass

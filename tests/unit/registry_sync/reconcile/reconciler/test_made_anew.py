@@ -388,7 +388,7 @@ async def test_a_creation_that_is_replaced_during_its_fetch_is_not_accepted(
         assert "made anew in the registry while its bytes were fetched" in failure.reason
         await spine.poll()
         await means(node, node.registry.digest(M, 1))
-        assert old not in spine.arrival.artifacts
+        assert old not in spine.fetch_step.artifacts
 
 
 # --- what outlives a version ----------------------------------------------------------------------
@@ -662,7 +662,7 @@ async def test_an_acceptance_follows_a_fetch_that_is_under_way(tmp_path: Path) -
         proceed = node.registry.hold_fetches[M] = threading.Event()
         fetches = len(node.registry.fetched)
         node.operators.fetch(M, 1)
-        await becomes(lambda: spine.arrival.fetches, "the bytes are looked at once more")
+        await becomes(lambda: spine.fetch_step.fetches, "the bytes are looked at once more")
         answered = await client.post("/quarantine/accept", json={"model": M, "version": 1})
         assert answered.status_code == 202
         (explained,) = answered.json()["explained"]

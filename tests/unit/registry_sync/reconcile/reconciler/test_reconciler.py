@@ -173,14 +173,14 @@ async def test_aliases_that_move_together_leave_no_standby_behind(
     async with node.control_plane() as spine:
         await node.serves(1)
         await node.serves(1, "other")
-        confirm, go = spine.arrival.confirm, asyncio.Event()
+        confirm, go = spine.fetch_step.confirm, asyncio.Event()
 
         async def slow_for_the_other(action: Activate, watch: Stopwatch) -> StepFailure | None:
             if action.alias == "other":
                 await go.wait()
             return await confirm(action, watch)
 
-        monkeypatch.setattr(spine.arrival, "confirm", slow_for_the_other)
+        monkeypatch.setattr(spine.fetch_step, "confirm", slow_for_the_other)
         for alias in (A, "other"):
             node.registry.point(M, alias, 2)
         await spine.poll()

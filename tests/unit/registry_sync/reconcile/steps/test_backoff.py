@@ -22,7 +22,7 @@ async def test_step_without_effect_is_not_repeated_at_full_speed(
         return None
 
     async with node.control_plane(poll=False) as spine:
-        monkeypatch.setattr(spine.arrival, "fetch", without_effect)
+        monkeypatch.setattr(spine.fetch_step, "fetch", without_effect)
         await spine.poll()
         await becomes(lambda: len(begun_at) > 1, "it is repeated")
         await becomes(lambda: spine.steps.backoff.get(("fetch", M, 1)), "the second one failed")

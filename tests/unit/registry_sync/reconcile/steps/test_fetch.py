@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.reconcile.steps import fetch as arrival
+from registry_sync.reconcile.steps.fetch import Progress
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted
@@ -33,7 +33,7 @@ async def test_an_operator_sees_how_far_each_fetch_is(node: NodeInMemory) -> Non
         listening(node, spine) as command,
     ):
         await becomes(
-            lambda: [one.arrived_bytes for one in spine.arrival.fetches] == [2_000_000],
+            lambda: [one.arrived_bytes for one in spine.fetch_step.fetches] == [2_000_000],
             "half of it is here, and all of the other one",
         )
         # What is logged later would get between the lines that the command says.
@@ -65,11 +65,11 @@ async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
         await promoted(node, spine, 2)
-        spine.arrival._confirmed.clear()
+        spine.fetch_step._confirmed.clear()
         gate = node.registry.hold_fetches[M] = threading.Event()
         node.registry.point(M, A, 1)
         await spine.poll()
-        await becomes(lambda: any(one.total_bytes for one in spine.arrival.fetches), "it moves")
+        await becomes(lambda: any(one.total_bytes for one in spine.fetch_step.fetches), "it moves")
         (fetch,) = (await client.get("/state")).json()["fetches"]
         assert (fetch["version"], fetch["comparing"]) == (1, True)
         gate.set()
@@ -96,13 +96,13 @@ async def test_a_long_fetch_is_told_to_the_log_now_and_then(
 ) -> None:
     async with node.control_plane(poll=False) as spine:
         now = [1000.0]
-        spine.arrival._clock = lambda: now[0]
-        progress = arrival.Progress(M, 1, comparing=False, started_at=now[0], told_at=now[0])
+        spine.fetch_step._clock = lambda: now[0]
+        progress = Progress(M, 1, comparing=False, started_at=now[0], told_at=now[0])
         with structlog.testing.capture_logs() as told:
             for _ in range(100):  # a second each
                 now[0] += 1
                 progress.arrived_bytes += 10
-                spine.arrival._tell(progress)
+                spine.fetch_step._tell(progress)
         said = [one for one in told if one["event"] == "fetch.progress"]
         assert [one["elapsed_s"] for one in said] == [10.0 * n for n in range(1, 11)]
         assert said[0]["arrived_bytes"] == 100

@@ -20,8 +20,8 @@ from registry_sync.errors import (
 from registry_sync.sources.storage import fetcher as fetch_module
 from registry_sync.sources.storage import s3_parts
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
-from registry_sync.sources.storage.read_ahead import parts_in_order
 from registry_sync.sources.storage.s3 import S3Location, _parse_timestamp
+from registry_sync.sources.storage.watched_reads import parts_in_order
 from tests.fakes.s3 import FakeS3, refusal
 
 MLMODEL = b"flavors: {python_function: {loader_module: mlflow.sklearn, model_path: model.pkl}}\n"

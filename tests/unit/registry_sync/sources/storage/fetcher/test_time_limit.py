@@ -17,7 +17,7 @@ from registry_sync.errors import (
     SourceError,
 )
 from registry_sync.sources.storage import fetcher as fetch_module
-from registry_sync.sources.storage import read_ahead
+from registry_sync.sources.storage import watched_reads
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER
@@ -33,7 +33,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture(autouse=True)
 def _quick_beats(monkeypatch):
-    monkeypatch.setattr(read_ahead, "BEAT_S", 0.005)
+    monkeypatch.setattr(watched_reads, "BEAT_S", 0.005)
 
 
 @pytest.fixture(autouse=True)

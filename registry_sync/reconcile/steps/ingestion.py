@@ -43,7 +43,7 @@ removed. Raises `NoDiskRoomError`."""
 
 
 class Fetches(Protocol):
-    """What is needed of a fetcher; see `registry_sync.fetch.Fetcher`."""
+    """What is needed of a fetcher; see `registry_sync.sources.storage.fetcher.Fetcher`."""
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when what is stored at ``uri`` changes, or None."""

@@ -29,7 +29,7 @@ from gateway.worker.protocol import messages
 
 _REMEMBERED_STAGES = 16_384
 _FAILURES = frozenset(get_args(StageFailure))
-_log = structlog.get_logger("gateway.rollout.staging")
+_log = structlog.get_logger("gateway.rollout.standbys")
 
 
 class Standbys:
@@ -60,7 +60,7 @@ class Standbys:
             task.add_done_callback(lambda _: self._stages.pop(request.stage_id, None))
         return StageAck(stage_id=request.stage_id)
 
-    def standbys(self) -> list[StageRequest]:
+    def requests(self) -> list[StageRequest]:
         """Return the requests whose standbys are up."""
         return list(self._standbys.values())
 

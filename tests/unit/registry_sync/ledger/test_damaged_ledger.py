@@ -9,9 +9,9 @@ import pytest
 
 from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.domain import AcceptedDigest, Hold, Initiator
+from registry_sync.ledger.damaged_ledger import set_aside_damaged
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.ledger import Ledger
-from registry_sync.ledger.ledger_file import set_aside_damaged
 from tests.contracts.damage import DAMAGES, Damage
 
 DIGEST = "sha256:" + "a" * 64

@@ -32,7 +32,7 @@ _NO_LOCK = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 _LOCK_TRIES = 50
 _LOCK_PAUSE_S = 0.1
 _NO_WRITING = frozenset({errno.EROFS, errno.EACCES})
-_log = structlog.get_logger("gateway.system.node_dir")
+_log = structlog.get_logger("gateway.system.node_identity")
 
 
 class StartError(Exception):

@@ -8,8 +8,13 @@ import pytest
 from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.store import ArtifactStore
 from registry_sync.errors import ArtifactTooLargeError, IncompleteArtifactError
-from registry_sync.reconcile.steps import intake as intake_module
-from registry_sync.reconcile.steps.intake import IngestedArtifact, Ingestion, Order, RefusedArtifact
+from registry_sync.reconcile.steps import ingestion as intake_module
+from registry_sync.reconcile.steps.ingestion import (
+    IngestedArtifact,
+    Ingestion,
+    Order,
+    RefusedArtifact,
+)
 from registry_sync.reconcile.steps.outcome import Stopwatch
 from tests.fakes.registry import FakeRegistry
 

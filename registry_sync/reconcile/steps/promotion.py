@@ -42,7 +42,7 @@ _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
 )
 """Failures that pass, and that a load meets: what was to make room for it has gone by then."""
 _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
-_log = structlog.get_logger("registry_sync.reconcile.steps.rollout")
+_log = structlog.get_logger("registry_sync.reconcile.steps.promotion")
 
 
 class Rechecks(Protocol):
@@ -63,11 +63,11 @@ class Promotion:
     def __init__(
         self,
         context: Context,
-        arrival: FetchStep,
+        fetch_step: FetchStep,
         copies: Copies,
         rechecks: Rechecks,
     ) -> None:
-        self._arrival = arrival
+        self._fetch_step = fetch_step
         self._copies = copies
         self._rechecks = rechecks
         self._target = context.target
@@ -216,7 +216,7 @@ class Promotion:
         self._comparing.add(action)
         try:
             with watch.phase("confirm"):
-                return await self._arrival.confirm(action, watch)
+                return await self._fetch_step.confirm(action, watch)
         finally:
             self._comparing.discard(action)
 
