@@ -93,7 +93,7 @@ class Node:
         self.catalogue_writer: str | None = None
         self.catalogue_epoch: int | None = None
         self.warnings: dict[AliasRef, str] = {}
-        """What is wrong with the version that an alias means."""
+        """By alias, the problem of the version that it means."""
         self._table = table
         self._monotonic = monotonic
         self._heard_at = monotonic()

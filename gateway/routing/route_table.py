@@ -82,7 +82,7 @@ class RouteTable:
         default_alias: Used where neither caller nor model names a version.
         catalogue: The last one that the control plane published, or None.
         active: Where each alias points.
-        refused_digests: What automatic rollbacks refuse to aliases.
+        refused_digests: Digests that aliases may not take after automatic rollbacks.
     """
 
     default_alias: str
@@ -101,7 +101,7 @@ class RouteTable:
 
     @property
     def targets(self) -> frozenset[ArtifactRef]:
-        """What the active aliases point at. Not cached."""
+        """Return the targets of the active aliases. Not cached."""
         return frozenset(one.ref for one in self.active.values())
 
     def is_target(self, ref: ArtifactRef) -> bool:
@@ -272,7 +272,7 @@ class RouteTable:
     def without_copy(self, model: str, version: int) -> Route | None:
         """Return the route to replicas of a version whose copy is not on this node.
 
-        It names the expected digest. None if that is unknown, or its replicas may not serve.
+        It names the expected digest, or is None if that is unknown or may not serve.
         """
         entry = self._index.entry(model, version)
         if entry is None or entry.expected_digest is None or entry.rejected:

@@ -16,7 +16,7 @@ class Call:
     """One prediction request.
 
     Attributes:
-        selector: Which version; None means the model's default.
+        selector: The version's name, or None for the model's default.
         second_selector: The header's, if the path has one too. Both must agree.
         body: The caller's bytes, untouched.
         slot: The request's slot, shared by the worker that receives it.

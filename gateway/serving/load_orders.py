@@ -1,4 +1,4 @@
-"""What a version's workers need, and the LOAD message that each receives.
+"""The needs of a version's workers, and the LOAD message of each.
 
 The answers come from the present route table and the artifact store.
 """

@@ -183,12 +183,12 @@ def test_each_line_names_its_component(plane: str) -> None:
         import logging, structlog
         structlog.get_logger("gateway.rollout").info("stage.started")
         structlog.get_logger("gateway.system.supervised").error("loop.failed", component="probes")
-        logging.getLogger("a.library").warning("it says so")
+        logging.getLogger("another.package").warning("it says so")
         """,
     )
     found = [(line["event"], line["component"]) for line in lines(text)]
     assert found == [
         ("stage.started", "gateway.rollout"),
         ("loop.failed", "probes"),
-        ("it says so", "a.library"),
+        ("it says so", "another.package"),
     ]
