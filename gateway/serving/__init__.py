@@ -1,53 +1,34 @@
 """The way of a request: admission, resolution, dispatch, resident set, replicas, supervision."""
 
-from gateway.serving.admission import Admission, BufferedBytes, Slot
-from gateway.serving.call import Call
-from gateway.serving.dispatch import Dispatcher
-from gateway.serving.kept_proofs import KeptProofs
-from gateway.serving.load_orders import LoadOrders, WorkerLimits, cuda_devices
+from gateway.serving.admission import (
+    Admission as Admission,
+    BufferedBytes as BufferedBytes,
+    Slot as Slot,
+)
+from gateway.serving.call import Call as Call
+from gateway.serving.dispatch import Dispatcher as Dispatcher
+from gateway.serving.kept_proofs import KeptProofs as KeptProofs
+from gateway.serving.load_orders import (
+    LoadOrders as LoadOrders,
+    WorkerLimits as WorkerLimits,
+    cuda_devices as cuda_devices,
+)
 from gateway.serving.replica import (
-    MARK,
-    ExecLauncher,
-    ForkserverLauncher,
-    Launchers,
-    Life,
-    Replica,
-    ReplicaLimits,
-    WorkerReply,
-    end_leftovers,
+    MARK as MARK,
+    ExecLauncher as ExecLauncher,
+    ForkserverLauncher as ForkserverLauncher,
+    Launchers as Launchers,
+    Life as Life,
+    Replica as Replica,
+    ReplicaLimits as ReplicaLimits,
+    WorkerReply as WorkerReply,
+    end_leftovers as end_leftovers,
 )
 from gateway.serving.residency import (
-    LEAST_LOADS_AT_ONCE,
-    Observer,
-    Resident,
-    ResidentLimits,
-    ResidentSet,
+    LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE,
+    Observer as Observer,
+    Resident as Resident,
+    ResidentLimits as ResidentLimits,
+    ResidentSet as ResidentSet,
 )
-from gateway.serving.supervision import Supervisor
-
-__all__ = [
-    "LEAST_LOADS_AT_ONCE",
-    "MARK",
-    "Admission",
-    "BufferedBytes",
-    "Call",
-    "Dispatcher",
-    "ExecLauncher",
-    "ForkserverLauncher",
-    "KeptProofs",
-    "Launchers",
-    "Life",
-    "LoadOrders",
-    "Observer",
-    "Replica",
-    "ReplicaLimits",
-    "Resident",
-    "ResidentLimits",
-    "ResidentSet",
-    "Slot",
-    "Supervisor",
-    "WorkerLimits",
-    "WorkerReply",
-    "cuda_devices",
-    "end_leftovers",
-]
+from gateway.serving.supervision import Supervisor as Supervisor

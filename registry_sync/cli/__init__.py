@@ -1,5 +1,3 @@
 """The operator's commands: what each asks, and how its answer is said on a terminal."""
 
-from registry_sync.cli.app import main
-
-__all__ = ["main"]
+from registry_sync.cli.app import main as main

@@ -1,103 +1,66 @@
 """Decisions without effects: what is due, what is allowed, what stays, and why. Pure."""
 
 from registry_sync.planning.actions import (
-    Action,
-    Activate,
-    AllowDigest,
-    BuildEnvironment,
-    EndHold,
-    Fetch,
-    RetireAlias,
-    RetireStandby,
-    Stage,
-    Subject,
-    Urgency,
-    goal_of,
-    subject_of,
-    verb_of,
+    Action as Action,
+    Activate as Activate,
+    AllowDigest as AllowDigest,
+    BuildEnvironment as BuildEnvironment,
+    EndHold as EndHold,
+    Fetch as Fetch,
+    RetireAlias as RetireAlias,
+    RetireStandby as RetireStandby,
+    Stage as Stage,
+    Subject as Subject,
+    Urgency as Urgency,
+    goal_of as goal_of,
+    subject_of as subject_of,
+    verb_of as verb_of,
 )
 from registry_sync.planning.admissibility import (
-    admissible_digest,
-    expected_digest,
-    is_quarantined,
-    other_bytes,
-    predecessor_is_over,
-    quarantine_of,
-    runs_in_own,
-    why_other_bytes,
+    admissible_digest as admissible_digest,
+    expected_digest as expected_digest,
+    is_quarantined as is_quarantined,
+    other_bytes as other_bytes,
+    predecessor_is_over as predecessor_is_over,
+    quarantine_of as quarantine_of,
+    runs_in_own as runs_in_own,
+    why_other_bytes as why_other_bytes,
 )
-from registry_sync.planning.automatic_rollbacks import rollback_of, unrecorded
-from registry_sync.planning.catalogue import KnownState, VersionProblem, describe_model, for_callers
-from registry_sync.planning.creations import Version, lacking_versions, learned, learned_of
-from registry_sync.planning.due import DueActions, StartOutcome
+from registry_sync.planning.automatic_rollbacks import (
+    rollback_of as rollback_of,
+    unrecorded as unrecorded,
+)
+from registry_sync.planning.catalogue import (
+    KnownState as KnownState,
+    VersionProblem as VersionProblem,
+    describe_model as describe_model,
+    for_callers as for_callers,
+)
+from registry_sync.planning.creations import (
+    Version as Version,
+    lacking_versions as lacking_versions,
+    learned as learned,
+    learned_of as learned_of,
+)
+from registry_sync.planning.due import DueActions as DueActions, StartOutcome as StartOutcome
 from registry_sync.planning.explain import (
-    Explanation,
-    explain,
-    signature_change,
-    why_unable,
+    Explanation as Explanation,
+    explain as explain,
+    signature_change as signature_change,
+    why_unable as why_unable,
 )
-from registry_sync.planning.incidents import incident_of, way_out, why_not_acceptable
-from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL, plan
-from registry_sync.planning.remembered import RememberedListing
+from registry_sync.planning.incidents import (
+    incident_of as incident_of,
+    way_out as way_out,
+    why_not_acceptable as why_not_acceptable,
+)
+from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL as LISTINGS_FOR_REMOVAL, plan as plan
+from registry_sync.planning.remembered import RememberedListing as RememberedListing
 from registry_sync.planning.retention import (
-    Pressure,
-    RetainedDigests,
-    as_candidates,
-    choose_removed,
-    what_stays,
+    Pressure as Pressure,
+    RetainedDigests as RetainedDigests,
+    as_candidates as as_candidates,
+    choose_removed as choose_removed,
+    what_stays as what_stays,
 )
-from registry_sync.planning.snapshot import Cause, Snapshot
-
-__all__ = [
-    "LISTINGS_FOR_REMOVAL",
-    "Action",
-    "Activate",
-    "AllowDigest",
-    "BuildEnvironment",
-    "Cause",
-    "DueActions",
-    "EndHold",
-    "Explanation",
-    "Fetch",
-    "KnownState",
-    "Pressure",
-    "RememberedListing",
-    "RetainedDigests",
-    "RetireAlias",
-    "RetireStandby",
-    "Snapshot",
-    "Stage",
-    "StartOutcome",
-    "Subject",
-    "Urgency",
-    "Version",
-    "VersionProblem",
-    "admissible_digest",
-    "as_candidates",
-    "choose_removed",
-    "describe_model",
-    "expected_digest",
-    "explain",
-    "for_callers",
-    "goal_of",
-    "incident_of",
-    "is_quarantined",
-    "lacking_versions",
-    "learned",
-    "learned_of",
-    "other_bytes",
-    "plan",
-    "predecessor_is_over",
-    "quarantine_of",
-    "rollback_of",
-    "runs_in_own",
-    "signature_change",
-    "subject_of",
-    "unrecorded",
-    "verb_of",
-    "way_out",
-    "what_stays",
-    "why_not_acceptable",
-    "why_other_bytes",
-    "why_unable",
-]
+from registry_sync.planning.snapshot import Cause as Cause, Snapshot as Snapshot

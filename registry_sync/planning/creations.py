@@ -6,8 +6,7 @@ after its objects were removed. What was accepted belongs to one creation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from dataclasses import replace
 
 from registry_sync.domain import (

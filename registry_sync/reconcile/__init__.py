@@ -1,24 +1,13 @@
 """The loop: what is aspired and what is observed, compared, and the steps that are due."""
 
-from registry_sync.reconcile.build import ControlPlane, build
-from registry_sync.reconcile.context import Limits, Policy, RoomLimits
-from registry_sync.reconcile.gateway import GatewayClient
-from registry_sync.reconcile.operators import Operators
-from registry_sync.reconcile.schedule import Schedule
-from registry_sync.reconcile.steps import Failure, Ingestion
-from registry_sync.reconcile.view import NodeView, with_pauses
-
-__all__ = [
-    "ControlPlane",
-    "Failure",
-    "GatewayClient",
-    "Ingestion",
-    "Limits",
-    "NodeView",
-    "Operators",
-    "Policy",
-    "RoomLimits",
-    "Schedule",
-    "build",
-    "with_pauses",
-]
+from registry_sync.reconcile.build import ControlPlane as ControlPlane, build as build
+from registry_sync.reconcile.context import (
+    Limits as Limits,
+    Policy as Policy,
+    RoomLimits as RoomLimits,
+)
+from registry_sync.reconcile.gateway import GatewayClient as GatewayClient
+from registry_sync.reconcile.operators import Operators as Operators
+from registry_sync.reconcile.schedule import Schedule as Schedule
+from registry_sync.reconcile.steps import Failure as Failure, Ingestion as Ingestion
+from registry_sync.reconcile.view import NodeView as NodeView, with_pauses as with_pauses

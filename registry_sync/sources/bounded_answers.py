@@ -57,8 +57,7 @@ class BoundedSession:
             SourceError: The answer is too large. botocore's own errors pass.
         """
         from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
-        from urllib3.exceptions import HTTPError, ProtocolError
-        from urllib3.exceptions import ReadTimeoutError as SilentError
+        from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError as SilentError
 
         streamed, request.stream_output = request.stream_output, True
         answer = self._session.send(request)

@@ -20,8 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gateway.contract.catalogue import (
     Catalogue,

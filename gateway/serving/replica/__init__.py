@@ -1,27 +1,20 @@
 """A replica: one worker process as its parent sees it, from its launch to its end."""
 
-from gateway.serving.replica.launcher import ExecLauncher, ForkserverLauncher, Launchers
-from gateway.serving.replica.leftovers import MARK, Life, end_leftovers
-from gateway.serving.replica.replica import (
-    Replica,
-    ReplicaLimits,
-    ReplicaState,
-    clock_deadline,
+from gateway.serving.replica.launcher import (
+    ExecLauncher as ExecLauncher,
+    ForkserverLauncher as ForkserverLauncher,
+    Launchers as Launchers,
 )
-from gateway.serving.replica.requests import WorkerReply
-from gateway.serving.replica.service_rate import ServiceRate
-
-__all__ = [
-    "MARK",
-    "ExecLauncher",
-    "ForkserverLauncher",
-    "Launchers",
-    "Life",
-    "Replica",
-    "ReplicaLimits",
-    "ReplicaState",
-    "ServiceRate",
-    "WorkerReply",
-    "clock_deadline",
-    "end_leftovers",
-]
+from gateway.serving.replica.leftovers import (
+    MARK as MARK,
+    Life as Life,
+    end_leftovers as end_leftovers,
+)
+from gateway.serving.replica.replica import (
+    Replica as Replica,
+    ReplicaLimits as ReplicaLimits,
+    ReplicaState as ReplicaState,
+    clock_deadline as clock_deadline,
+)
+from gateway.serving.replica.requests import WorkerReply as WorkerReply
+from gateway.serving.replica.service_rate import ServiceRate as ServiceRate

@@ -3,37 +3,26 @@
 The meaning of a request is its `Service`'s.
 """
 
-from gateway.system.http1.asgi import App, AsgiService, Message, Receive, Scope, Send
-from gateway.system.http1.body import Body, check_size
-from gateway.system.http1.connections import (
-    MOST_REFUSED,
-    ConnectionLimits,
-    Connections,
-    most_open,
+from gateway.system.http1.asgi import (
+    App as App,
+    AsgiService as AsgiService,
+    Message as Message,
+    Receive as Receive,
+    Scope as Scope,
+    Send as Send,
 )
-from gateway.system.http1.exchange import Exchange, Service
-from gateway.system.http1.head import Header
-from gateway.system.http1.refusals import MEDIA_TYPE, EndingError, RefusedError
-from gateway.system.http1.server import Server
-
-__all__ = [
-    "MEDIA_TYPE",
-    "MOST_REFUSED",
-    "App",
-    "AsgiService",
-    "Body",
-    "ConnectionLimits",
-    "Connections",
-    "EndingError",
-    "Exchange",
-    "Header",
-    "Message",
-    "Receive",
-    "RefusedError",
-    "Scope",
-    "Send",
-    "Server",
-    "Service",
-    "check_size",
-    "most_open",
-]
+from gateway.system.http1.body import Body as Body, check_size as check_size
+from gateway.system.http1.connections import (
+    MOST_REFUSED as MOST_REFUSED,
+    ConnectionLimits as ConnectionLimits,
+    Connections as Connections,
+    most_open as most_open,
+)
+from gateway.system.http1.exchange import Exchange as Exchange, Service as Service
+from gateway.system.http1.head import Header as Header
+from gateway.system.http1.refusals import (
+    MEDIA_TYPE as MEDIA_TYPE,
+    EndingError as EndingError,
+    RefusedError as RefusedError,
+)
+from gateway.system.http1.server import Server as Server

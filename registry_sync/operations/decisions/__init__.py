@@ -4,23 +4,17 @@ No decision waits for its outcome. One that cannot be carried out is refused, if
 nothing changes.
 """
 
-from registry_sync.operations.decisions.freezing import freeze, read_freeze, unfreeze
-from registry_sync.operations.decisions.pinning import pin, unpin
-from registry_sync.operations.decisions.quarantine import accept, read_quarantines, retry_quarantine
-from registry_sync.operations.decisions.retry import retry
-from registry_sync.operations.decisions.rollback import roll_back
-from registry_sync.operations.decisions.sync import sync
-
-__all__ = [
-    "accept",
-    "freeze",
-    "pin",
-    "read_freeze",
-    "read_quarantines",
-    "retry",
-    "retry_quarantine",
-    "roll_back",
-    "sync",
-    "unfreeze",
-    "unpin",
-]
+from registry_sync.operations.decisions.freezing import (
+    freeze as freeze,
+    read_freeze as read_freeze,
+    unfreeze as unfreeze,
+)
+from registry_sync.operations.decisions.pinning import pin as pin, unpin as unpin
+from registry_sync.operations.decisions.quarantine import (
+    accept as accept,
+    read_quarantines as read_quarantines,
+    retry_quarantine as retry_quarantine,
+)
+from registry_sync.operations.decisions.retry import retry as retry
+from registry_sync.operations.decisions.rollback import roll_back as roll_back
+from registry_sync.operations.decisions.sync import sync as sync

@@ -1,6 +1,4 @@
 """The registry as it was listed last, and the hints that it may have changed."""
 
-from registry_sync.reconcile.registry.hints import Hints
-from registry_sync.reconcile.registry.registry_view import Listings
-
-__all__ = ["Hints", "Listings"]
+from registry_sync.reconcile.registry.hints import Hints as Hints
+from registry_sync.reconcile.registry.registry_view import Listings as Listings

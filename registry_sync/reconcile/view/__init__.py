@@ -1,9 +1,7 @@
 """What one pass sees: what has changed, what is decided on, and what is told of it."""
 
-from registry_sync.reconcile.view.description import Descriptions
-from registry_sync.reconcile.view.node_view import NodeView
-from registry_sync.reconcile.view.pauses import with_pauses
-from registry_sync.reconcile.view.signature_cache import Signatures
-from registry_sync.reconcile.view.snapshots import Snapshots
-
-__all__ = ["Descriptions", "NodeView", "Signatures", "Snapshots", "with_pauses"]
+from registry_sync.reconcile.view.description import Descriptions as Descriptions
+from registry_sync.reconcile.view.node_view import NodeView as NodeView
+from registry_sync.reconcile.view.pauses import with_pauses as with_pauses
+from registry_sync.reconcile.view.signature_cache import Signatures as Signatures
+from registry_sync.reconcile.view.snapshots import Snapshots as Snapshots

@@ -1,8 +1,7 @@
 """Names, versions, aliases and digests: what is one and what is not."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_model_alias_name
 

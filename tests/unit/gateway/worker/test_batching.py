@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.worker.batching import BatchLimits, WaitingRequest, assemble, key_of
 from gateway.worker.protocol.messages import Predict

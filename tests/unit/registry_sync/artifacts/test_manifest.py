@@ -3,8 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from registry_sync.artifacts.manifest import Manifest, check_paths, differences
 from registry_sync.errors import UnsafePathError

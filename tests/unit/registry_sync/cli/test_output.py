@@ -16,8 +16,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.system.logs.redaction import WITHHELD, remember
 from registry_sync import bootstrap
-from registry_sync.cli import app as cli
-from registry_sync.cli import client
+from registry_sync.cli import app as cli, client
 from registry_sync.cli.client import URL_VARIABLE
 from registry_sync.domain.operation_bodies import (
     AliasState,

@@ -4,8 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState
 from registry_sync.domain import AcceptedDigest, Activation, Hold, LedgerView

@@ -5,8 +5,7 @@ import errno
 import socket
 from typing import cast
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.serving.replica.channel import Channel
 from gateway.worker.protocol.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameReader, pack

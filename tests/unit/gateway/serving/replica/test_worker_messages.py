@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from structlog.testing import capture_logs
 
 from gateway.contract.references import ArtifactRef

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 from httptools import HttpParserError, HttpRequestParser
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.system.http1.chunks import CHUNK_COST_BYTES, CHUNKS_AT_ONCE, FREE_COST_BYTES, Chunks
 from gateway.system.http1.head import MAX_HEAD_BYTES

@@ -7,11 +7,9 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from gateway.worker.codecs import predict_json as codec
-from gateway.worker.codecs import shapes
+from gateway.worker.codecs import predict_json as codec, shapes
 from gateway.worker.errors import MAX_DETAILS, RequestRefusedError
 from gateway.worker.rows import signature as rules
 from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSORS, join

@@ -6,8 +6,7 @@ import timeit
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.worker.codecs import strict_json
 from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, NotFiniteError

@@ -11,8 +11,7 @@ from gateway.worker.errors import RequestRefusedError
 from gateway.worker.flavors import NotTakenError
 from gateway.worker.loading import input_example, perturbation
 from gateway.worker.loading.proofs import fast_path, joining
-from gateway.worker.rows import outputs
-from gateway.worker.rows import signature as rules
+from gateway.worker.rows import outputs, signature as rules
 from gateway.worker.rows.inputs import COLUMNS, Inputs, join
 from gateway.worker.served_model import ServedModel
 from tests.fakes.asked import ask_all

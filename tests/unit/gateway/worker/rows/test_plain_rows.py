@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from gateway.worker.errors import RequestRefusedError
-from gateway.worker.rows import signature as rules
-from gateway.worker.rows import tables
+from gateway.worker.rows import signature as rules, tables
 from gateway.worker.rows.inputs import join
 from gateway.worker.rows.plain_rows import PlainRows
 

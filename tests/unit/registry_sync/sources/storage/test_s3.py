@@ -17,8 +17,7 @@ from registry_sync.errors import (
     SourceError,
     UnsafePathError,
 )
-from registry_sync.sources.storage import fetcher as fetch_module
-from registry_sync.sources.storage import s3_parts
+from registry_sync.sources.storage import fetcher as fetch_module, s3_parts
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.s3 import S3Location, _parse_timestamp
 from registry_sync.sources.storage.watched_reads import parts_in_order

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.worker.loading.proofs import proof as proofs
 from gateway.worker.loading.proofs.proof import MAX_LOST, Proof, libraries, merged, parse

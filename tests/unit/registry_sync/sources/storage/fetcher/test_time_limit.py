@@ -16,8 +16,7 @@ from registry_sync.errors import (
     NoDiskRoomError,
     SourceError,
 )
-from registry_sync.sources.storage import fetcher as fetch_module
-from registry_sync.sources.storage import watched_reads
+from registry_sync.sources.storage import fetcher as fetch_module, watched_reads
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER
