@@ -31,6 +31,7 @@ from gateway.serving import (
     KeptProofs,
     Launchers,
     Life,
+    LoadHistory,
     LoadOrders,
     Observer,
     Replica,
@@ -312,7 +313,7 @@ def _resident_set(
         observer=observer,
         loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
         shared_bytes=shared_bytes,
-        longest_life_s=longest_life_s,
+        load_history=LoadHistory(longest_life_s=longest_life_s),
     )
 
 

@@ -83,13 +83,17 @@ def test_packages_are_entered_by_their_doors() -> None:
 
 
 def test_an_import_past_a_door_is_seen() -> None:
-    assert _is_past_a_door("gateway.bootstrap", "gateway.serving.residency.lease.Lease")
+    assert _is_past_a_door("gateway.bootstrap", "gateway.serving.residency.replica_pool.Lease")
     assert _is_past_a_door("gateway.bootstrap", "gateway.serving.residency.Lease")
     assert _is_past_a_door("registry_sync.bootstrap", "gateway.system.node_identity.Plane")
     assert not _is_past_a_door("gateway.bootstrap", "gateway.serving.Lease")
     assert not _is_past_a_door("gateway.serving.dispatch", "gateway.serving.residency.Lease")
-    assert _is_past_a_door("gateway.serving.dispatch", "gateway.serving.residency.lease.Lease")
-    assert not _is_past_a_door("gateway.serving.residency.lease", "gateway.serving.replica.Replica")
+    assert _is_past_a_door(
+        "gateway.serving.dispatch", "gateway.serving.residency.replica_pool.Lease"
+    )
+    assert not _is_past_a_door(
+        "gateway.serving.residency.replica_pool", "gateway.serving.replica.Replica"
+    )
     assert not _is_past_a_door("registry_sync.bootstrap", "gateway.system.logs.redacted")
 
 

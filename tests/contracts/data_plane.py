@@ -237,7 +237,7 @@ class DataPlane:
 
     def _check_trimmed(self) -> None:
         """See that idle workers went, if that is enough to be within the room again."""
-        kept = spared(self.residents._standbys.values())
+        kept = spared(self.residents._queue.standbys.values())
         staying = [one for one in self.residents.residents() if not one.ending]
         idle = [one for one in staying if one.ready and not one.leases and one.key not in kept]
         excess = sum(one.bytes for one in staying) - self.terms.room_bytes

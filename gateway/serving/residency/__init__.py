@@ -1,7 +1,11 @@
 """The resident set: which versions have replicas, who waits for one, and who makes room."""
 
 from gateway.serving.residency.decision import ResidentLimits as ResidentLimits
-from gateway.serving.residency.lease import Lease as Lease
+from gateway.serving.residency.load_history import LoadHistory as LoadHistory
 from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE
-from gateway.serving.residency.replica_pool import Observer as Observer, Resident as Resident
+from gateway.serving.residency.replica_pool import (
+    Lease as Lease,
+    Observer as Observer,
+    Resident as Resident,
+)
 from gateway.serving.residency.resident_set import ResidentSet as ResidentSet

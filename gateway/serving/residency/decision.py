@@ -33,6 +33,9 @@ HALF_LIFE_S = 60.0
 """A use of a minute ago counts half."""
 _SLOW_END_TURNS = 5
 """After so many turns, a closed replica that is still busy no longer delays others."""
+ROOM, TURN = "evicted: room was needed", "evicted: it had its turn"
+EXCESS = "evicted: too many bytes are held"
+SURPLUS = "its version is to have fewer workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,8 @@ class DemandView:
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundLoad:
-    """A version to be loaded as soon as there is free room."""
+class Start:
+    """Begin to load a replica."""
 
     key: ArtifactRef
     bytes: int
@@ -124,7 +127,7 @@ class Snapshot:
         limits: Slots and bytes for replicas, without the forkserver's bytes.
         loads_at_once: The most loads under way.
         demands: Oldest first, without those that pause after a failure.
-        background: By descending priority.
+        background: Loads without a waiter, for free room, by descending priority.
         wanted: The number of replicas that each resident version should have.
     """
 
@@ -134,7 +137,7 @@ class Snapshot:
     replicas: Sequence[ReplicaView] = ()
     demands: Sequence[DemandView] = ()
     standbys: Sequence[Standby] = ()
-    background: Sequence[BackgroundLoad] = ()
+    background: Sequence[Start] = ()
     wanted: Mapping[ArtifactRef, int] = field(default_factory=dict)
 
     def of(self, key: ArtifactRef) -> Iterator[ReplicaView]:
@@ -151,33 +154,12 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Begin to load a replica."""
-
-    key: ArtifactRef
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Evict:
-    """End an idle replica: its room is needed."""
-
-    number: int
-    reason: str = "evicted: room was needed"
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Let a busy replica answer its requests, then evict it."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
 class Drain:
-    """Let a replica answer its requests, then end it: its version has enough others."""
+    """Let a replica answer its requests, then end it: an idle one ends at once."""
 
     number: int
+    reason: str
+    evicted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +178,7 @@ class Fail:
     bytes: int = 0
 
 
-Action = Start | Evict | Close | Drain | Displace | Fail
+Action = Start | Drain | Displace | Fail
 
 
 def faded(heat: float, seconds: float) -> float:
@@ -249,14 +231,14 @@ def _release_excess(seen: Snapshot) -> tuple[Action, ...]:
     kept = spared(seen.standbys)
     idle = [one for one in staying if one.is_idle and one.key not in kept]
     if victims := _enough(sorted(idle, key=_order), 0, excess):
-        return tuple(Evict(one.number, "evicted: too many bytes are held") for one in victims)
+        return tuple(Drain(one.number, EXCESS) for one in victims)
     opened = [one for one in staying if one.state is not State.CLOSED]
     busy = [
         one for one in opened if one.state is State.READY and one.leases and one.key not in kept
     ]
     if not busy or sum(one.bytes for one in opened) <= seen.limits.bytes:
         return ()
-    return (Close(max(busy, key=lambda one: (not one.keep_resident, one.grown)).number),)
+    return (Drain(max(busy, key=lambda one: (not one.keep_resident, one.grown)).number, EXCESS),)
 
 
 def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
@@ -266,7 +248,7 @@ def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
         groups.setdefault(one.key, []).append(one)
     kept = spared(seen.standbys)
     return tuple(
-        Drain(one.number)
+        Drain(one.number, SURPLUS, evicted=False)
         for key, group in groups.items()
         if len(group) > seen.wanted.get(key, 1)
         and key not in kept
@@ -342,7 +324,7 @@ def _make_room(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
     if _has_room_soon(seen, seen.replicas, demand.bytes):
         return ()
     if victims := _victims(seen, seen.replicas, demand.bytes, kept):
-        return tuple(Evict(one.number) for one in victims)
+        return tuple(Drain(one.number, ROOM) for one in victims)
     return _displace_for_room(seen, demand, kept)
 
 
@@ -459,7 +441,7 @@ def _close_one_for(seen: Snapshot, demand: DemandView) -> tuple[Action, ...]:
         for one in seen.replicas
         if one.state is State.READY and one.leases and one.number not in staying
     ]
-    return (Close(min(busy, key=_order).number),) if busy else ()
+    return (Drain(min(busy, key=_order).number, TURN),) if busy else ()
 
 
 def _is_slow_to_end(seen: Snapshot, one: ReplicaView) -> bool:

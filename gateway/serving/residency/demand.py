@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.contract import ArtifactRef
-from gateway.serving.residency.lease import Lease
+from gateway.serving.residency.replica_pool import Lease
 
 
 @dataclass(slots=True, eq=False)

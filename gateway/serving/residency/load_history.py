@@ -33,11 +33,6 @@ def back_off_s(failures: int) -> float:
     return float(min(_FIRST_BACK_OFF_S * 2 ** min(failures - 1, 10), _LAST_BACK_OFF_S))
 
 
-def usual_life_s(_key: ArtifactRef) -> float:
-    """Return the default of ``longest_life_s``, in seconds."""
-    return _USUAL_LIFE_S
-
-
 @dataclass(slots=True)
 class _Entry:
     """One version.
@@ -69,7 +64,7 @@ class LoadHistory:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        longest_life_s: Callable[[ArtifactRef], float] = usual_life_s,
+        longest_life_s: Callable[[ArtifactRef], float] = lambda _: _USUAL_LIFE_S,
     ) -> None:
         """Start empty.
 

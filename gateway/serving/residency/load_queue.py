@@ -26,16 +26,12 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
 )
-from gateway.serving.replica import ReplicaState
 from gateway.serving.residency import decision
 from gateway.serving.residency.decision import (
     Action,
-    BackgroundLoad,
-    Close,
     DemandView,
     Displace,
     Drain,
-    Evict,
     Fail,
     Refusal,
     ResidentLimits,
@@ -44,7 +40,6 @@ from gateway.serving.residency.decision import (
     decide,
 )
 from gateway.serving.residency.demand import Demand
-from gateway.serving.residency.lease import Lease
 from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.serving.residency.standbys import Standby, displaced
@@ -64,19 +59,15 @@ class Requirements(Protocol):
 
     def estimate_bytes(self, key: ArtifactRef) -> int:
         """Estimate the size of a version that was never loaded."""
-        ...
 
     def replicas(self, key: ArtifactRef) -> int:
         """Return how many replicas a resident version should have."""
-        ...
 
     def restarts(self, key: ArtifactRef) -> bool:
         """Whether a replica that died is replaced without a caller."""
-        ...
 
     def keep_resident(self, key: ArtifactRef) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
-        ...
 
 
 class LoadQueue:
@@ -85,32 +76,28 @@ class LoadQueue:
     def __init__(
         self,
         pool: ReplicaPool,
-        standbys: dict[str, Standby],
         *,
         limits: ResidentLimits,
         requirements: Requirements,
         load_history: LoadHistory,
         loads_at_once: int,
         load_budget_s: float,
+        shared_bytes: Callable[[], int],
         clock: Callable[[], float],
-        take: Callable[[Resident], Lease],
-        on_change: Callable[[], None],
     ) -> None:
-        """Start empty; see `ResidentSet` for the limits. ``take`` takes a lease on a replica."""
+        """Start empty; see `ResidentSet`."""
+        self.standbys: dict[str, Standby] = {}
         self._pool = pool
-        self._standbys = standbys
         self._limits = limits
         self._requirements = requirements
         self._load_history = load_history
         self._loads_at_once = loads_at_once
         self._load_budget_s = load_budget_s
+        self._shared_bytes = shared_bytes
         self._clock = clock
-        self._take = take
-        self._on_change = on_change
         self._demands: dict[ArtifactRef, Demand] = {}
         self._requested: dict[ArtifactRef, None] = {}
         self._restarting: dict[ArtifactRef, None] = {}
-        self._drain_reasons: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._is_rebalancing = False
@@ -216,6 +203,11 @@ class LoadQueue:
         """Rebalance in a moment: once for all requests that end until then."""
         self._rebalance_within(_SOON_S)
 
+    def replica_idle(self) -> None:
+        """Let a replica make room, if anything waits."""
+        if self._demands:
+            self.rebalance_soon()
+
     def _schedule_next(self) -> None:
         """Rebalance again for a turn, a slow load or the end of a pause."""
         waits = [decision.TURN_WAIT_S] if self._demands or self._lacking() else []
@@ -253,9 +245,9 @@ class LoadQueue:
                 for one in self._pool.all()
             ],
             demands=[self._view(one, limits) for one in islice(ready, _DEMANDS_SEEN)],
-            standbys=tuple(self._standbys.values()),
+            standbys=tuple(self.standbys.values()),
             background=[
-                BackgroundLoad(key, self._needed_bytes(key, limits))
+                Start(key, self._needed_bytes(key, limits))
                 for key in self._lacking()
                 if self._load_history.pause_left_s(key) == 0
             ],
@@ -275,7 +267,7 @@ class LoadQueue:
 
     def _replica_limits(self) -> ResidentLimits:
         """Return the limits without the forkserver's bytes."""
-        return replace(self._limits, bytes=self._limits.bytes - self._pool.shared_bytes)
+        return replace(self._limits, bytes=self._limits.bytes - self._shared_bytes())
 
     def _needed_bytes(self, key: ArtifactRef, limits: ResidentLimits) -> int:
         """Return the expected peak of the next load.
@@ -300,7 +292,7 @@ class LoadQueue:
                 and len(group) < self._requirements.replicas(one.key)
             ):
                 lacking.append(one.key)
-        ended = displaced(self._standbys.values())
+        ended = displaced(self.standbys.values())
         return [key for key in dict.fromkeys(lacking) if key not in ended]
 
     def _apply(self, action: Action) -> None:
@@ -309,13 +301,9 @@ class LoadQueue:
                 self._requested.pop(action.key, None)
                 self._restarting.pop(action.key, None)
                 self._pool.start(action.key, action.bytes)
-            case Evict():
-                self._pool.end(self._pool.numbered(action.number), action.reason, evicted=True)
-            case Close():
-                self._pool.numbered(action.number).close_to_new(self._clock())
             case Drain():
-                surplus = self._pool.numbered(action.number)
-                self._drain(surplus, "its version is to have fewer workers")
+                resident = self._pool.numbered(action.number)
+                self._pool.drain(resident, action.reason, evicted=action.evicted)
             case Displace():
                 self._displace(action.standby)
             case Fail():
@@ -325,7 +313,7 @@ class LoadQueue:
 
     def _displace(self, standby: Standby) -> None:
         """Drain the version that a standby replaces."""
-        self._standbys[standby.stage_id] = replace(standby, displaces=True)
+        self.standbys[standby.stage_id] = replace(standby, displaces=True)
         if standby.replaces is not None:
             self._requested.pop(standby.replaces, None)
             self._restarting.pop(standby.replaces, None)  # `end_stage` restarts it if need be
@@ -349,26 +337,7 @@ class LoadQueue:
     def retire(self, key: ArtifactRef, reason: str) -> None:
         """Drain every replica of a version."""
         for one in list(self._pool.of(key)):
-            self._drain(one, reason)
-
-    def _drain(self, resident: Resident, reason: str) -> None:
-        resident.close_to_new(self._clock())
-        if resident.leases:
-            self._drain_reasons[resident.number] = reason
-        else:
-            self._pool.end(resident, reason)
-
-    def drained(self, resident: Resident) -> None:
-        """End a closed replica whose last lease was released."""
-        if resident.replica.state is ReplicaState.STOPPED:
-            return  # it died with that request inside; `replica_ended` follows
-        reason = self._drain_reasons.get(resident.number)
-        if reason is not None:  # before `wrong`: a drained replica gets no successor
-            self._pool.end(resident, reason)
-        elif resident.wrong:
-            resident.replica.stop(resident.wrong)  # counts as a death, so it gets a successor
-        else:
-            self._pool.end(resident, "evicted: it had its turn", evicted=True)
+            self._pool.drain(one, reason)
 
     def end_stage(self, standby: Standby) -> None:
         """Refuse the callers of a displaced version, or restart it if its successor failed.
@@ -376,7 +345,7 @@ class LoadQueue:
         The refused callers resolve their alias again.
         """
         old = standby.replaces
-        if standby.displaces and old is not None and old not in displaced(self._standbys.values()):
+        if standby.displaces and old is not None and old not in displaced(self.standbys.values()):
             if (demand := self._demands.get(old)) is not None:
                 demand.refuse_callers(DisplacedError())
                 if not demand.stages:  # else another stage waits for the same version
@@ -395,10 +364,9 @@ class LoadQueue:
             self._pool.end(resident, "too big for this gateway")
             return
         if demand is not None and resident.ready:
-            demand.serve(lambda: self._take(resident))
+            demand.serve(lambda: self._pool.take(resident))
             if self._pool.count_ready(resident.key) >= demand.replicas:
                 self._end_demand(demand)
-        self._on_change()
         self.rebalance()
 
     def load_failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
@@ -411,14 +379,12 @@ class LoadQueue:
         refusal = ModelLoadFailedError(
             f"{resident.key} could not be loaded: {error.message}", retry_after_s=pause_s
         )
-        refusal.__cause__ = error
+        demand.end_stages(error)
         self._end_demand(demand, refusal)
 
     def replica_ended(self, resident: Resident, *, died: bool) -> None:
         """Use the room. Callers that joined as the replica died wait for the next one."""
-        self._drain_reasons.pop(resident.number, None)
-        follow_end = partial(self._follow_end, resident.key, died=died)
-        release_all(self._on_change, follow_end, self.rebalance)
+        release_all(partial(self._follow_end, resident.key, died=died), self.rebalance)
 
     def _follow_end(self, key: ArtifactRef, *, died: bool) -> None:
         self.end_unless_awaited(key)
@@ -439,7 +405,7 @@ class LoadQueue:
         """
         resident.bytes = private_bytes
         if private_bytes > self._replica_limits().bytes:
-            self._drain(resident, "it holds more than this gateway may have")
+            self._pool.drain(resident, "it holds more than this gateway may have")
             return  # evicting others would not help
         self.rebalance()
 
@@ -478,7 +444,7 @@ class LoadQueue:
         )
 
     def _no_room_beside_standbys(self, demand: Demand) -> ModelLoadingError:
-        standbys = [one for one in self._standbys.values() if one.key == demand.key]
+        standbys = [one for one in self.standbys.values() if one.key == demand.key]
         replacing = any(one.replaces and one.swap == "blue_green" for one in standbys)
         advice = "; tag it with gateway.swap=auto to end the old version first"
         return ModelLoadingError(

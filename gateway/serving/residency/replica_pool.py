@@ -1,4 +1,4 @@
-"""Every replica of this node, from the start of its process to its end.
+"""Every replica of this node, from the start of its process to its end, and its leases.
 
 Event loop only.
 """
@@ -6,8 +6,7 @@ Event loop only.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -51,6 +50,9 @@ class Owner(Protocol):
     def replica_ended(self, resident: Resident, *, died: bool) -> None:
         """A replica has ended, and its memory is free. ``died``: without being stopped."""
 
+    def replica_idle(self) -> None:
+        """The last lease of a replica was released; the replica may make room."""
+
 
 @dataclass(slots=True, eq=False)
 class Resident:
@@ -62,6 +64,8 @@ class Resident:
         ready_bytes: Size when it became ready.
         cold: It was warmed by a stage, and not leased since.
         closed_to_new: It takes no more leases since ``closed_at``, and ends with its last one.
+        end_reason: Why it ends with its last lease, or empty.
+        evicted: It ends to make room.
         wrong: Why it will be replaced, or empty. Its successor may start beside it.
         heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's ended replicas.
     """
@@ -74,9 +78,10 @@ class Resident:
     replica: Replica
     ready_bytes: int = 0
     ending: bool = False
-    evicted: bool = False
     closed_to_new: bool = False
     closed_at: float = 0.0
+    end_reason: str = ""
+    evicted: bool = False
     wrong: str = ""
     cold: bool = False
     leases: int = 0
@@ -127,8 +132,30 @@ class Resident:
         )
 
 
+class Lease:
+    """The right to send one request to a replica. While it lasts, nothing evicts the replica."""
+
+    __slots__ = ("_on_release", "_released", "resident")
+
+    def __init__(self, resident: Resident, on_release: Callable[[Resident], None]) -> None:
+        self._on_release = on_release
+        self.resident = resident
+        self._released = False
+
+    @property
+    def replica(self) -> Replica:
+        """The leased replica."""
+        return self.resident.replica
+
+    def release(self) -> None:
+        """End the lease. Idempotent."""
+        if not self._released:
+            self._released = True
+            self._on_release(self.resident)
+
+
 class ReplicaPool:
-    """Starts, counts and ends replicas. Attribute ``owner`` is set once it exists."""
+    """Starts, leases and ends replicas. Attribute ``owner`` is set once it exists."""
 
     def __init__(
         self,
@@ -137,14 +164,12 @@ class ReplicaPool:
         prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         observer: Observer,
         load_history: LoadHistory,
-        shared_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
         self._new_replica = new_replica
         self._prepare = prepare
         self._observer = observer
         self._load_history = load_history
-        self._measure_shared = shared_bytes
         self._clock = clock
         self.owner: Owner
         self._by_key: dict[ArtifactRef, list[Resident]] = {}
@@ -152,7 +177,6 @@ class ReplicaPool:
         self._count = 0
         self._faded_at = clock()
         self._closed = False
-        self.shared_bytes = 0
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -186,6 +210,30 @@ class ReplicaPool:
             one.heat = faded(one.heat, now - self._faded_at)
         self._faded_at = now
 
+    # --- leases -----------------------------------------------------------------------------------
+
+    def take(self, resident: Resident) -> Lease:
+        """Take a lease on a ready replica."""
+        resident.leases += 1
+        resident.last_used = self._clock()
+        resident.cold = False
+        resident.heat += 1
+        return Lease(resident, self._released)
+
+    def _released(self, resident: Resident) -> None:
+        resident.leases -= 1
+        resident.last_used = self._clock()
+        if resident.leases:
+            return
+        if not resident.closed_to_new:
+            self.owner.replica_idle()
+        elif resident.replica.state is ReplicaState.STOPPED:
+            pass  # it died with that request inside; `_stopped` follows
+        elif resident.end_reason:  # before `wrong`: a drained replica gets no successor
+            self.end(resident, resident.end_reason)
+        else:
+            resident.replica.stop(resident.wrong)  # counts as a death, so it gets a successor
+
     # --- load -------------------------------------------------------------------------------------
 
     def start(self, key: ArtifactRef, expected_bytes: int) -> None:
@@ -209,15 +257,10 @@ class ReplicaPool:
     async def _load(self, resident: Resident) -> None:
         started = self._clock()
         try:
-            with contextlib.suppress(RuntimeError):  # no thread: the last measurement counts
-                self.shared_bytes = await asyncio.to_thread(self._measure_shared)
             await self._load_in_tries(resident)
             self._ready(resident, self._clock() - started)
         except LoadError as error:
             self._failed(resident, error)
-        except asyncio.CancelledError:
-            self.end(resident, "its load was cancelled")
-            raise
         except Exception as error:  # noqa: BLE001  # every waiter gets an answer
             _log.exception("load.failed", replica=str(resident.key))
             self._failed(resident, LoadError("internal_error", f"internal error: {error!r}"))
@@ -267,12 +310,20 @@ class ReplicaPool:
 
     # --- end --------------------------------------------------------------------------------------
 
-    def end(self, resident: Resident, reason: str, *, evicted: bool = False) -> None:
+    def drain(self, resident: Resident, reason: str, *, evicted: bool = False) -> None:
+        """Let a replica answer its requests, then end it. ``evicted``: to make room."""
+        if resident.ending:
+            return
+        resident.close_to_new(self._clock())
+        resident.end_reason, resident.evicted = reason, evicted
+        if not resident.leases:
+            self.end(resident, reason)
+
+    def end(self, resident: Resident, reason: str) -> None:
         """End a replica now; requests in flight inside it are lost."""
         if resident.ending:
             return
         resident.ending = True
-        resident.evicted = evicted
         if resident.replica.state is ReplicaState.STOPPED:
             self._ended(resident, reason, died=False)
         elif resident.leases:
@@ -320,37 +371,9 @@ class ReplicaPool:
         if not group:
             del self._by_key[resident.key]
         self._load_history.keep_heat(resident.key, resident.heat)
-        report = partial(
-            self._observer.ended, resident.key, reason, evicted=resident.evicted, died=died
-        )
+        evicted = resident.evicted and not died
+        report = partial(self._observer.ended, resident.key, reason, evicted=evicted, died=died)
         release_all(
             *([report] if resident.replica.loaded is not None else []),
             partial(self.owner.replica_ended, resident, died=died),
         )
-
-
-def choose(ready: Sequence[Resident], body_bytes: int, now: float) -> Resident:
-    """Return the replica with the least expected wait (*peak EWMA*).
-
-    That is seconds per answer times requests in flight. A replica that is silent with requests
-    inside counts as slow as its silence is long, so a stuck one is avoided long before its
-    time-out. One without an answer yet counts as fast as the fastest. If the best replica has
-    work, an idle one is tried once its measured slowness has decayed enough. A replica that would
-    refuse the request is chosen only if all would.
-
-    Args:
-        ready: At least one.
-        body_bytes: The size of the request's body.
-        now: Monotonic seconds.
-    """
-    ready = [one for one in ready if one.replica.has_room(body_bytes)] or ready
-    rates = [one.replica.expected_service_s(now) for one in ready]
-    fastest = min((rate for rate in rates if rate > 0), default=1.0)
-    waits = [(one.leases + 1) * (rate or fastest) for one, rate in zip(ready, rates, strict=True)]
-    least = min(waits)
-    best = ready[waits.index(least)]
-    if best.leases:
-        for one in ready:
-            if not one.leases and one.replica.decayed_service_s(now) < least:
-                return one
-    return best

@@ -25,15 +25,16 @@ from gateway.errors import (
 from gateway.serving.replica import Replica
 from gateway.serving.residency.decision import ResidentLimits
 from gateway.serving.residency.demand import Demand
-from gateway.serving.residency.lease import Lease
-from gateway.serving.residency.load_history import LoadHistory, usual_life_s
+from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Requirements
-from gateway.serving.residency.replica_pool import Observer, ReplicaPool, Resident, choose
+from gateway.serving.residency.replica_choice import choose
+from gateway.serving.residency.replica_pool import Lease, Observer, ReplicaPool, Resident
 from gateway.serving.residency.standbys import Standby, spared
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 
 _ENDS_WITHIN_S = 10.0
+_LOOK_S = 0.01
 
 
 class ResidentSet:
@@ -51,7 +52,7 @@ class ResidentSet:
         observer: Observer,
         loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
-        longest_life_s: Callable[[ArtifactRef], float] = usual_life_s,
+        load_history: LoadHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start empty.
@@ -66,35 +67,30 @@ class ResidentSet:
             observer: Receives loads and ends.
             loads_at_once: The most quick loads under way.
             shared_bytes: Returns the forkserver's size, which counts once.
-            longest_life_s: See `LoadHistory`.
+            load_history: Of earlier loads; by default an empty one.
             clock: Monotonic seconds.
         """
-        self.load_history = LoadHistory(clock, longest_life_s)
+        self.load_history = load_history or LoadHistory(clock)
         self._limits = limits
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._clock = clock
-        self._changed = asyncio.Event()
-        self._standbys: dict[str, Standby] = {}
         self._pool = ReplicaPool(
             new_replica=new_replica,
             prepare=prepare,
             observer=observer,
             load_history=self.load_history,
-            shared_bytes=shared_bytes,
             clock=clock,
         )
         self._queue = LoadQueue(
             self._pool,
-            self._standbys,
             limits=limits,
             requirements=requirements,
             load_history=self.load_history,
             loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
+            shared_bytes=shared_bytes,
             clock=clock,
-            take=self._take,
-            on_change=self._changed.set,
         )
         self._pool.owner = self._queue
 
@@ -118,9 +114,9 @@ class ResidentSet:
         """
         group = self._pool.of(key)
         if len(group) == 1:
-            return self._take(group[0]) if group[0].ready else None
+            return self._pool.take(group[0]) if group[0].ready else None
         ready = [one for one in group if one.ready]
-        return self._take(choose(ready, body_bytes, self._clock())) if ready else None
+        return self._pool.take(choose(ready, body_bytes, self._clock())) if ready else None
 
     async def lease(self, key: ArtifactRef) -> Lease:
         """Take a lease; start or join the version's load if need be.
@@ -160,24 +156,6 @@ class ResidentSet:
         demand.leave(waiter)
         self._queue.end_unless_awaited(demand.key)
 
-    def _take(self, resident: Resident) -> Lease:
-        resident.leases += 1
-        resident.last_used = self._clock()
-        resident.cold = False
-        resident.heat += 1
-        return Lease(resident, self._released)
-
-    def _released(self, resident: Resident) -> None:
-        """Count the end of a lease; after the last one, the replica may make room."""
-        resident.leases -= 1
-        resident.last_used = self._clock()
-        self._changed.set()
-        if resident.leases == 0:
-            if resident.closed_to_new:
-                self._queue.drained(resident)
-            elif self._queue:
-                self._queue.rebalance_soon()
-
     # --- stages -----------------------------------------------------------------------------------
 
     async def stage(
@@ -204,7 +182,7 @@ class ResidentSet:
         Raises:
             LoadError: A load failed, or was not done within ``wait_s`` seconds.
         """
-        self._standbys[stage_id] = Standby(stage_id, key, replaces, swap)
+        self._queue.standbys[stage_id] = Standby(stage_id, key, replaces, swap)
         self.load_history.forgive(key)
         try:
             if self._pool.count_ready(key) < replicas:
@@ -215,7 +193,8 @@ class ResidentSet:
         except BaseException as error:
             self.unstage(stage_id)
             if isinstance(error, GatewayError):
-                raise _as_load_error(error) from error
+                failed = isinstance(error, ModelLoadFailedError)
+                raise LoadError("load_failed" if failed else "no_room", error.message) from error
             raise
         ready = next((one for one in self._pool.of(key) if one.ready), None)
         loaded = ready.replica.loaded if ready else None
@@ -247,7 +226,7 @@ class ResidentSet:
 
     def unstage(self, stage_id: str) -> None:
         """End a stage that was activated, has failed or ran out of time."""
-        if (standby := self._standbys.pop(stage_id, None)) is not None:
+        if (standby := self._queue.standbys.pop(stage_id, None)) is not None:
             self._queue.end_stage(standby)
 
     def demote(self, key: ArtifactRef) -> None:
@@ -314,7 +293,7 @@ class ResidentSet:
 
     def end_idle(self, idle_s: float, ends: Callable[[ArtifactRef], bool]) -> None:
         """End the replicas of versions that ``ends`` selects and that were idle for ``idle_s``."""
-        before, kept = self._clock() - idle_s, spared(self._standbys.values())
+        before, kept = self._clock() - idle_s, spared(self._queue.standbys.values())
         idle = [one for one in self._pool.all() if one.ready and not one.leases]
         for one in idle:
             if one.last_used < before and one.key not in kept and ends(one.key):
@@ -323,23 +302,13 @@ class ResidentSet:
     async def close(self, drain_s: float) -> None:
         """Refuse new leases, wait up to ``drain_s`` seconds for the others, end every replica."""
         release_all(self._queue.close)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(drain_s):
-                await self._until(lambda: not any(one.leases for one in self._pool.all()))
+        await _until(lambda: not any(one.leases for one in self._pool.all()), drain_s)
         self._pool.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ENDS_WITHIN_S):
-                await self._until(lambda: not self._pool.all())
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+        await _until(lambda: not self._pool.all(), _ENDS_WITHIN_S)
 
 
-def _as_load_error(error: GatewayError) -> LoadError:
-    """Return the failure of a stage."""
-    if isinstance(error, ModelLoadFailedError):
-        cause = error.__cause__
-        return cause if isinstance(cause, LoadError) else LoadError("load_failed", error.message)
-    return LoadError("no_room", error.message)
+async def _until(condition: Callable[[], bool], within_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not condition():  # noqa: ASYNC110  # only as the gateway ends: no event is worth it
+                await asyncio.sleep(_LOOK_S)

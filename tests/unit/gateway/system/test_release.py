@@ -167,15 +167,17 @@ async def test_failing_observer_costs_no_slot(odd: str) -> None:
     assert [one.key.model for one in world.set.residents()] == ["c"]
 
 
-async def test_a_fault_at_the_end_of_a_worker_keeps_the_next_one_from_nothing() -> None:
+async def test_a_fault_at_the_end_of_a_worker_keeps_the_next_one_from_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world: Any = World(count=1)
     await world.use("a")
 
-    def fail() -> None:
-        world.set._queue._on_change = world.set._changed.set
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()
         raise RuntimeError("odd")
 
-    world.set._queue._on_change = fail
+    monkeypatch.setattr(world.set._queue, "_follow_end", fail)
     waiting = asyncio.ensure_future(world.set.lease(key("b")))
     async with asyncio.timeout(10):
         (await waiting).release()

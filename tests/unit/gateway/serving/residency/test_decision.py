@@ -8,15 +8,16 @@ from hypothesis import given, strategies as st
 
 from gateway.contract.references import ArtifactRef
 from gateway.serving.residency.decision import (
+    EXCESS,
+    ROOM,
     SLOW_LOAD_S,
+    SURPLUS,
+    TURN,
     TURN_WAIT_S,
     Action,
-    BackgroundLoad,
-    Close,
     DemandView,
     Displace,
     Drain,
-    Evict,
     Fail,
     Refusal,
     ReplicaView,
@@ -66,11 +67,11 @@ def start(name: str) -> Action:
 
 
 def evict(*names: str) -> tuple[Action, ...]:
-    return tuple(Evict(ord(name)) for name in names)
+    return tuple(Drain(ord(name), ROOM) for name in names)
 
 
 def close(name: str) -> Action:
-    return Close(ord(name))
+    return Drain(ord(name), TURN)
 
 
 ENDING, CLOSED, LOADING = State.ENDING, State.CLOSED, State.LOADING
@@ -129,6 +130,14 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
             [view("a", bytes=3), view("b", bytes=95, value=2)], demand("x", bytes=10), limits=MANY
         ),
         evict("b"),
+    ),
+    "of the small ones no more than there are slots to free": (
+        seen(
+            [view("a", bytes=1), view("b", bytes=1, value=2), view("c", bytes=90, value=3)],
+            demand("x", bytes=95),
+            limits=ResidentLimits(count=3, bytes=100),
+        ),
+        evict("c"),
     ),
     "none if all that are idle are not enough": (
         seen([view("a"), busy("b", bytes=80)], demand("x", bytes=60), limits=MANY),
@@ -265,6 +274,10 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
         seen([], demand("a"), standbys=[standby("b", "a", "unload_first", displaces=True)]),
         (),
     ),
+    "what is to be replaced beside its successor comes up": (
+        seen([], demand("a"), standbys=[standby("b", "a", "blue_green")]),
+        (start("a"),),
+    ),
     "auto keeps the old version where there is room": (
         seen([view("a")], demand("b", is_staged=True), standbys=[standby("b", "a", "auto")]),
         (start("b"),),
@@ -323,15 +336,15 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
     # too much is held
     "too many bytes end idle ones": (
         seen([view("a", bytes=60), busy("b", bytes=60)]),
-        (Evict(ord("a"), "evicted: too many bytes are held"),),
+        (Drain(ord("a"), EXCESS),),
     ),
     "else the one that has grown most is closed": (
         seen([busy("a", bytes=60), busy("b", bytes=50, grown=40)]),
-        (close("b"),),
+        (Drain(ord("b"), EXCESS),),
     ),
     "what is kept resident only if it is alone": (
         seen([busy("a", bytes=60), busy("b", bytes=50, grown=40, keep_resident=True)]),
-        (close("a"),),
+        (Drain(ord("a"), EXCESS),),
     ),
     "one that is closed already is enough": (
         seen([busy("a", bytes=60, state=CLOSED, closed_at=NOW), busy("b", bytes=60)]),
@@ -344,7 +357,7 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
     # more replicas than asked for
     "the least used of too many drains": (
         seen([view("a", number=1, value=2), view("a", number=2)], wanted={key("a"): 1}),
-        (Drain(2),),
+        (Drain(2, SURPLUS, evicted=False),),
     ),
     "not while one of them loads": (
         seen([view("a", number=1), view("a", number=2, state=LOADING)], wanted={key("a"): 1}),
@@ -360,26 +373,26 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
     ),
     # free room
     "free room is used": (
-        seen([view("a")], background=[BackgroundLoad(key("x"), 10)]),
+        seen([view("a")], background=[Start(key("x"), 10)]),
         (start("x"),),
     ),
     "and none is evicted for that": (
-        seen([view("a"), view("b")], background=[BackgroundLoad(key("x"), 10)]),
+        seen([view("a"), view("b")], background=[Start(key("x"), 10)]),
         (),
     ),
     "one that is too big keeps no other from it": (
-        seen([view("a")], background=[BackgroundLoad(key("y"), 95), BackgroundLoad(key("x"), 10)]),
+        seen([view("a")], background=[Start(key("y"), 95), Start(key("x"), 10)]),
         (start("x"),),
     ),
     "one load is kept for the next caller": (
         seen(
             [view("a", state=LOADING, started_at=NOW)],
-            background=[BackgroundLoad(key("x"), 10)],
+            background=[Start(key("x"), 10)],
         ),
         (),
     ),
     "callers go first": (
-        seen([view("a")], demand("y"), background=[BackgroundLoad(key("x"), 10)]),
+        seen([view("a")], demand("y"), background=[Start(key("x"), 10)]),
         (start("y"),),
     ),
 }
@@ -454,7 +467,7 @@ snapshots = st.builds(
     replicas=replicas,
     demands=demands,
     standbys=standbys,
-    background=st.lists(st.builds(BackgroundLoad, keys, st.integers(1, 60)), max_size=2),
+    background=st.lists(st.builds(Start, keys, st.integers(1, 60)), max_size=2),
     wanted=st.dictionaries(keys, st.integers(1, 3)),
 )
 
@@ -470,27 +483,37 @@ def spared(snapshot: Snapshot) -> set[ArtifactRef]:
 def test_actions_are_always_lawful(snapshot: Snapshot) -> None:
     by_number = {one.number: one for one in snapshot.replicas}
     for action in decide(snapshot):
-        if isinstance(action, Evict):
-            victim = by_number[action.number]
-            assert (victim.state, victim.leases) == (State.READY, 0)
-            assert victim.key not in spared(snapshot)
-        elif isinstance(action, Close):
+        if isinstance(action, Drain):
             victim = by_number[action.number]
             assert victim.state is State.READY
-            assert victim.leases > 0
             assert victim.key not in spared(snapshot)
-        elif isinstance(action, Drain):
-            assert by_number[action.number].state is State.READY
+            assert action.reason not in {ROOM, TURN} or (victim.leases > 0) is (
+                action.reason == TURN
+            )
         elif isinstance(action, Start):
             assert len(snapshot.replicas) < snapshot.limits.count
             held = sum(one.bytes for one in snapshot.replicas)
             assert held + action.bytes <= snapshot.limits.bytes
 
 
+@given(replicas, st.integers(1, 6), st.integers(1, 100))
+def test_no_demand_waits_where_idle_replicas_are_enough(
+    replicas: list[ReplicaView], count: int, size: int
+) -> None:
+    limits = ResidentLimits(count, 100)
+    others = [one for one in replicas if one.state is not State.LOADING]
+    taken = [one for one in others if one.state is not State.ENDING and not one.is_idle]
+    if len(taken) < count and sum(one.bytes for one in taken) + size <= 100:
+        actions = decide(seen(others, demand("x", bytes=size), limits=limits))
+        assert actions or any(one.state is State.ENDING for one in others)
+
+
 @given(snapshots)
 def test_evictions_make_the_room_and_none_is_needless(snapshot: Snapshot) -> None:
     actions = decide(snapshot)
-    victims = {action.number for action in actions if isinstance(action, Evict)}
+    by_number = {one.number: one for one in snapshot.replicas}
+    drained = [by_number[one.number] for one in actions if isinstance(one, Drain) and one.evicted]
+    victims = {one.number for one in drained if not one.leases}
     staying = [one for one in snapshot.replicas if one.state is not State.ENDING]
     if not victims:
         return

@@ -9,7 +9,7 @@ import pytest
 from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, ModelLoadingError
 from gateway.serving.residency import decision, load_history, load_queue
-from gateway.serving.residency.lease import Lease
+from gateway.serving.residency.replica_pool import Lease
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
@@ -372,7 +372,7 @@ async def test_displaced_wrong_replica_gets_no_second_successor() -> None:
     busy = await world.set.lease(key("a"))
     world.set.replace(busy.resident, "it answered its own example wrongly")
     stage = await staging(world, swap="unload_first")
-    await until(lambda: any(one.displaces for one in world.set._standbys.values()))
+    await until(lambda: any(one.displaces for one in world.set._queue.standbys.values()))
     busy.release()
     await stage
     world.last = {key("a", 2)}

@@ -221,7 +221,7 @@ async def test_death_with_the_last_request_counts_once_and_as_no_eviction(retire
         if retired:
             world.set.retire(key("a"), "retired")
         else:
-            lease.resident.close_to_new(world.clock())
+            world.set._pool.drain(lease.resident, "evicted", evicted=True)
         worker = world.workers[-1]
         # In the order of a replica: it has stopped, its requests fail, and then it tells.
         worker.state = ReplicaState.STOPPED
@@ -290,9 +290,9 @@ async def test_failed_stage_releases_everything():
     world = World(count=2)
     await world.use("a")
     world.failures = [LoadError("warm_up_failed", "NaN")]
-    with pytest.raises(LoadError, match="NaN"):
+    with pytest.raises(LoadError, match="warm_up_failed: NaN"):
         await world.stage(key("a", 2), replaces=key("a"))
-    assert len(world.set._standbys) == 0
+    assert len(world.set._queue.standbys) == 0
     assert world.set.is_ready(key("a"))
 
 
@@ -561,9 +561,9 @@ async def test_surplus_replicas_drain_the_least_used_first():
     await world.use("a")
     await ready_workers(world, "a", 3)
     most, busy, idle = world.set.residents()
-    lease = world.set._take(busy)
+    lease = world.set._pool.take(busy)
     for _ in range(3):
-        world.set._take(most).release()
+        world.set._pool.take(most).release()
     world.asked_replicas = {"a": 1}
     world.set.rebalance()
     assert [busy.ready, busy.ending, idle.ending, most.ready] == [False, False, True, True]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gateway.serving.replica.service_rate import ServiceRate
-from gateway.serving.residency.replica_pool import choose
+from gateway.serving.residency.replica_choice import choose
 
 ANY = 1 << 40
 
