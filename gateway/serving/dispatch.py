@@ -22,7 +22,7 @@ from gateway.observability import LiveTallies
 from gateway.routing import Node, Route
 from gateway.serving.admission import Slot
 from gateway.serving.call import Call
-from gateway.serving.replica import WorkerReply, clock_deadline
+from gateway.serving.replica import WorkerReply
 from gateway.serving.residency import Lease, ResidentSet
 from gateway.serving.resolution import Resolution, resolve, shutting_down
 from gateway.worker.protocol.messages import Predict
@@ -164,7 +164,7 @@ class Dispatcher:
         header = Predict(
             protocol=call.protocol,
             content_type=call.content_type,
-            deadline=clock_deadline(timeout_s),
+            deadline=time.monotonic() + timeout_s,
             request_id=call.request_id,
             content_encoding=call.content_encoding,
             probabilities=call.probabilities,

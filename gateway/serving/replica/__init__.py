@@ -14,7 +14,6 @@ from gateway.serving.replica.replica import (
     Replica as Replica,
     ReplicaLimits as ReplicaLimits,
     ReplicaState as ReplicaState,
-    clock_deadline as clock_deadline,
 )
 from gateway.serving.replica.requests import WorkerReply as WorkerReply
 from gateway.serving.replica.service_rate import ServiceRate as ServiceRate

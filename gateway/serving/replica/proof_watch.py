@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -37,7 +36,10 @@ class _UnderWay:
 
 
 class ProofWatch:
-    """Watches one worker's proofs. Event loop only."""
+    """Watches one worker's proofs. Event loop only.
+
+    Attribute ``order``: what the worker is to load, set before its first message.
+    """
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class ProofWatch:
             keep: Keeps what was proved of the ordered artifact.
             on_late: Called with the limit in seconds that a proof has exceeded.
         """
-        self.order: messages.Load | None = None
+        self.order: messages.Load
         self._limit_s = proof_s
         self._grace_s = grace_s
         self._keep = keep
@@ -68,11 +70,6 @@ class ProofWatch:
     def is_under_way(self) -> bool:
         """Whether the worker is in a proof."""
         return self._under_way is not None
-
-    @property
-    def unproved(self) -> Proof | None:
-        """What is kept if the worker does not return from the present proof, or None."""
-        return self._under_way.unproved if self._under_way is not None else None
 
     def count_frame(self, now: float) -> None:
         """Count a frame about proofs: they cause writes to the disk.
@@ -90,8 +87,7 @@ class ProofWatch:
         """Begin a proof between requests, which may take as long as one call of the model."""
         self.end(None)
         loop = asyncio.get_running_loop()
-        timeout_s = self.order.timeout_s if self.order is not None else math.inf
-        limit_s = longest_call_s(self._limit_s, timeout_s) + self._grace_s
+        limit_s = longest_call_s(self._limit_s, self.order.timeout_s) + self._grace_s
         timer = loop.call_later(limit_s, self._on_late, limit_s)
         self._under_way = _UnderWay(unproved, timer)
 
@@ -117,23 +113,19 @@ class ProofWatch:
 
     def keep(self, proof: Proof) -> None:
         """Keep what the worker has proved."""
-        if self.order is not None:
-            self._keep(self.order, proof)
+        self._keep(self.order, proof)
 
     def lose(self) -> None:
-        """Keep what holds after the worker has died in its proof."""
-        if (unproved := self.unproved) is not None:
-            self._lose(unproved)
+        """Keep, once, what holds after the worker has died in its proof."""
+        if self._under_way is not None and self._under_way.unproved is not None:
+            self.keep(self._under_way.unproved)
+            self._under_way.unproved = None
 
     def give_up(self) -> None:
         """Keep that the proof takes too long, so that no worker begins it again."""
-        if (unproved := self.unproved) is not None:
-            self._lose(replace(unproved, lost=MAX_LOST))
-
-    def _lose(self, proof: Proof) -> None:
-        self.keep(proof)
-        if self._under_way is not None:
-            self._under_way.unproved = None
+        if self._under_way is not None and self._under_way.unproved is not None:
+            self._under_way.unproved = replace(self._under_way.unproved, lost=MAX_LOST)
+            self.lose()
 
     def close(self) -> None:
         """Cancel the timer."""

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
@@ -52,7 +50,7 @@ _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
 _REPLIES = (Kind.REPLY, Kind.FAILED)
 _OF_PROOFS = (Kind.PROVING, Kind.PROVED)
-_OF_HANDSHAKE = (Kind.HELLO, Kind.LOADED, Kind.LOAD_FAILED)
+_OF_LOADS = (Kind.HELLO, Kind.WARMING, Kind.LOADED, Kind.LOAD_FAILED)
 _PAUSES = 2
 """Before the oldest request, a worker may finish one proof and one probe."""
 _SMALL_BYTES = 64 * 1024
@@ -63,7 +61,6 @@ _INVALID = "the worker sent an invalid message"
 _CLOCK_S = 0.001
 """How early the event loop, whose clock is coarse, may call a timer."""
 _log = structlog.get_logger("gateway.serving.replica.replica")
-M = TypeVar("M")
 
 
 class ReplicaState(StrEnum):
@@ -162,11 +159,11 @@ class Replica:
         self._oldest_since = 0.0
         self._pauses_left = 0
         self._rate = ServiceRate()
-        self._handshake: asyncio.Future[Frame] | None = None
+        self._up: asyncio.Future[None] | None = None
+        self._report: messages.Loaded | None = None
         self._phase: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._check_at = math.inf
-        self._early: list[Frame] = []
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._probe_is_out = False
         self._stopped = asyncio.Event()
@@ -195,24 +192,13 @@ class Replica:
             return False
         return len(self._in_flight) < limits.max_in_flight
 
-    @property
-    def service_s(self) -> float:
-        """Recent seconds per answer while it has work; 0 before the first answer."""
-        return self._rate.seconds_per_answer
-
-    def silent_s(self, now: float) -> float:
-        """Return for how many seconds it has had work and sent no frame.
-
-        ``now`` is the event loop's time.
-        """
-        return max(0.0, now - self._last_frame_at) if self._in_flight else 0.0
-
     def expected_service_s(self, now: float) -> float:
         """Return the expected seconds of one more answer; 0 before the first one.
 
-        ``now`` is the event loop's time.
+        At least as long as it has had work and sent no frame. ``now``: the event loop's time.
         """
-        return max(self.service_s, self.silent_s(now))
+        silent_s = now - self._last_frame_at if self._in_flight else 0.0
+        return max(self._rate.seconds_per_answer, silent_s)
 
     def decayed_service_s(self, now: float) -> float:
         """Return the seconds per answer of an idle replica, which decay while it idles."""
@@ -231,62 +217,44 @@ class Replica:
         try:
             async with asyncio.timeout(self._limits.load_timeout_s) as self._phase:
                 self._worker = await self._launcher.launch(load.interpreter)
-                return await self._load(self._worker, load)
+                self._watch(self._worker, load)
+                self._up = self._loop.create_future()
+                await self._up
+                return self._become_ready()
         except TimeoutError as error:
             raise self._late() from error
         finally:
             if self.state not in (ReplicaState.READY, ReplicaState.STOPPED):
                 self.kill("it did not come up")
 
-    async def _load(self, worker: WorkerProcess, load: messages.Load) -> messages.Loaded:
-        if self.state is not ReplicaState.STARTING:  # it was ended while its process started
-            self._worker = None
-            worker.close()
-            raise LoadError("stopped", "it was told to end before it was ready")
-        channel = self._watch(worker, load)
-        hello = _read_or_fail(messages.Hello, await self._next_frame(Kind.HELLO))
-        if hello.protocol_version != messages.PROTOCOL_VERSION:
-            raise LoadError(
-                "unsupported",
-                f"the worker speaks protocol {hello.protocol_version}, "
-                f"this gateway {messages.PROTOCOL_VERSION}",
-            )
-        # It may have ended since: this task was woken a step after the frame came.
-        if not self._is_in(ReplicaState.STARTING):
+    def _become_ready(self) -> messages.Loaded:
+        """Serve from this step on, unless the worker has ended since it was loaded."""
+        if self._report is None or self.state not in (ReplicaState.LOADING, ReplicaState.WARMING):
             raise self._ended_early()
-        self.state = ReplicaState.LOADING
-        self._proofs.order = load
-        channel.send(Kind.LOAD, 0, messages.encode_header(load))
-        loaded = _read_or_fail(messages.Loaded, await self._next_frame(Kind.LOADED))
-        if not self._is_in(ReplicaState.LOADING, ReplicaState.WARMING):
-            raise self._ended_early()
-        self.loaded = loaded
-        if (proof := parse(loaded.proof)) is not None:
-            release_all(partial(self._proofs.keep, proof))
-        self.private_bytes = loaded.private_bytes
-        self.gpu_bytes = loaded.gpu_bytes
+        self.loaded = self._report
+        self.private_bytes = self.loaded.private_bytes
+        self.gpu_bytes = self.loaded.gpu_bytes
         self.state = ReplicaState.READY
-        early, self._early = self._early, []
-        for frame in early:
-            self._received(frame)
         return self.loaded
 
-    def _is_in(self, *states: ReplicaState) -> bool:
-        return self.state in states
-
-    def _watch(self, worker: WorkerProcess, load: messages.Load) -> Channel:
+    def _watch(self, worker: WorkerProcess, load: messages.Load) -> None:
         """Watch the end of a process, and read its messages.
 
         A process that cannot be watched is ended, and counts as ended at once: else it would hold
         its slot for ever.
         """
+        if self.state is not ReplicaState.STARTING:  # it was ended while its process started
+            self._worker = None
+            worker.close()
+            raise self._ended_early()
+        self._proofs.order = load
         self._loop = loop = asyncio.get_running_loop()
         try:
             loop.add_reader(worker.exited, self._exited)
-            self._channel = channel = Channel(
+            self._channel = Channel(
                 worker.channel, self._received, self._hung_up, self._garbled, load.max_answer_bytes
             )
-            channel.open()
+            self._channel.open()
             self._output = OutputLog(self.name, worker.output.fileno())
             self._output.open()
         except Exception as error:
@@ -294,31 +262,63 @@ class Replica:
             self._is_ended_by_owner = True
             self._end()
             raise LoadError("unavailable", f"a worker could not be watched: {error!r}") from error
-        return channel
 
-    def _begin_warm_up(self) -> None:
-        """Give the warm-up its own time limit, once: a worker cannot prolong it."""
-        if self.state is not ReplicaState.LOADING or self._phase is None:
-            raise InvalidMessageError("a warm-up begins out of its order")
-        self.state = ReplicaState.WARMING
-        self._phase.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
+    def _handle_load(self, frame: Frame) -> None:
+        """Take the next message of a load, each once and in its order."""
+        if self.state is ReplicaState.DRAINING:
+            return
+        loading = self.state in (ReplicaState.LOADING, ReplicaState.WARMING)
+        if frame.kind == Kind.HELLO and self.state is ReplicaState.STARTING:
+            self._greet(read_message(messages.Hello, frame.header))
+        elif frame.kind == Kind.WARMING and self.state is ReplicaState.LOADING and self._phase:
+            self.state = ReplicaState.WARMING
+            # Its own time limit, once: a worker cannot prolong it.
+            self._phase.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
+        elif frame.kind == Kind.LOADED and loading and self._report is None:
+            self._report = loaded = read_message(messages.Loaded, frame.header)
+            self._keep_proof(parse(loaded.proof))
+            self._end_start(None)
+        elif frame.kind == Kind.LOAD_FAILED and loading and self._report is None:
+            failed = read_message(messages.LoadFailed, frame.header)
+            self._end_start(LoadError(failed.failure, failed.message))
+        else:
+            raise InvalidMessageError(f"{Kind(frame.kind).name} is out of its order")
+
+    def _greet(self, hello: messages.Hello) -> None:
+        """Order the load of a worker that speaks this gateway's protocol."""
+        if hello.protocol_version == messages.PROTOCOL_VERSION and self._channel is not None:
+            self.state = ReplicaState.LOADING
+            self._channel.send(Kind.LOAD, 0, messages.encode_header(self._proofs.order))
+            return
+        reason = (
+            f"the worker speaks protocol {hello.protocol_version}, "
+            f"this gateway {messages.PROTOCOL_VERSION}"
+        )
+        self._end_start(LoadError("unsupported", reason))
+
+    def _end_start(self, error: LoadError | None) -> None:
+        """Let `start` go on, once, with an error or without."""
+        if self._up is not None and not self._up.done():
+            self._up.set_exception(error) if error else self._up.set_result(None)
+
+    def _keep_proof(self, proof: Proof | None) -> None:
+        if proof is not None:
+            release_all(partial(self._proofs.keep, proof))
 
     def _handle_proof(self, frame: Frame) -> None:
         self._proofs.count_frame(self._loop.time())
-        if self._handshake is not None and self._handshake.done():
-            self._early.append(frame)  # LOADED came before it, and `_load` has not run yet
-            return
-        if self.state in (ReplicaState.STARTING, ReplicaState.LOADING):
+        early = self.state in (ReplicaState.STARTING, ReplicaState.LOADING)
+        if early and self._report is None:
             raise InvalidMessageError("a proof is out of its order")
         proof = read_proof(frame.header)
         if frame.kind == Kind.PROVED:
             self._proofs.end(self._phase)
             self._restart_oldest()
-            if proof is not None:
-                release_all(partial(self._proofs.keep, proof))
-                if self.loaded is not None:
-                    self.loaded = with_proof(self.loaded, proof)
-        elif self.state is ReplicaState.READY:
+            self._keep_proof(proof)
+            if proof is not None and self._report is not None:
+                self._report = with_proof(self._report, proof)
+                self.loaded = self.loaded and self._report
+        elif self._report is not None:
             self._proofs.begin_while_ready(proof)
         elif self.state is ReplicaState.WARMING or self._proofs.is_under_way:
             self._proofs.begin_in_warm_up(proof, self._phase)
@@ -337,23 +337,6 @@ class Replica:
         limit_s = limits.warm_up_timeout_s if warming else limits.load_timeout_s
         undone = _UNDONE.get(self.state, "the worker was not ready")
         return LoadError("timeout", f"{undone} after {limit_s:g} s")
-
-    async def _next_frame(self, expected: Kind) -> Frame:
-        if self.state is ReplicaState.STOPPED:
-            raise self._ended_early()
-        self._handshake = asyncio.get_running_loop().create_future()
-        try:
-            frame = await self._handshake
-        finally:
-            self._handshake = None
-        if frame.kind == Kind.LOAD_FAILED and expected == Kind.LOADED:
-            failed = _read_or_fail(messages.LoadFailed, frame)
-            raise LoadError(failed.failure, failed.message)
-        if frame.kind != expected:
-            raise LoadError(
-                "load_failed", f"{_INVALID}: {Kind(frame.kind).name} came, not {expected.name}"
-            )
-        return frame
 
     def _ended_early(self) -> LoadError:
         if self._invalid:
@@ -566,22 +549,17 @@ class Replica:
             self._handle_alive(frame)
         elif frame.kind in _OF_PROOFS:
             self._handle_proof(frame)
-        elif frame.kind == Kind.WARMING:
-            self._begin_warm_up()
-        elif frame.kind not in _OF_HANDSHAKE:
-            raise InvalidMessageError(f"a message of kind {frame.kind}, which no worker sends")
-        elif self._handshake is None or self._handshake.done():
-            raise InvalidMessageError(f"{Kind(frame.kind).name} is out of its order")
+        elif frame.kind in _OF_LOADS:
+            self._handle_load(frame)
         else:
-            self._handshake.set_result(frame)
+            raise InvalidMessageError(f"a message of kind {frame.kind}, which no worker sends")
 
     def _distrust(self, reason: str) -> None:
         """Read no more messages of this worker, and end it."""
         if not self._invalid:
             self._invalid = reason
             _log.warning("worker.distrusted", replica=self.name, pid=self.pid, reason=reason)
-        if self._handshake is not None and not self._handshake.done():
-            self._handshake.set_exception(LoadError("load_failed", reason))
+        self._end_start(LoadError("load_failed", reason))
         self.kill(reason)
         if self._channel is not None:
             self._channel.close()
@@ -679,8 +657,7 @@ class Replica:
         )
 
     def _fail_waiters(self) -> None:
-        if self._handshake is not None and not self._handshake.done():
-            self._handshake.set_exception(self._ended_early())
+        self._end_start(self._ended_early())
         if self._probe is not None and not self._probe.done():
             self._probe.set_exception(NotDeliveredError())
 
@@ -722,20 +699,3 @@ class Replica:
         if self._worker is not None:
             steps += [partial(self._loop.remove_reader, self._worker.exited), self._worker.close]
         return steps
-
-
-def _read_or_fail(message_type: type[M], frame: Frame) -> M:
-    """Read a message of a worker that loads.
-
-    Raises:
-        LoadError: The message is invalid.
-    """
-    try:
-        return read_message(message_type, frame.header)
-    except InvalidMessageError as error:
-        raise LoadError("load_failed", f"{_INVALID}: {error}") from error
-
-
-def clock_deadline(timeout_s: float) -> float:
-    """Return a deadline as workers understand it (``CLOCK_MONOTONIC``, seconds)."""
-    return time.monotonic() + timeout_s

@@ -202,10 +202,13 @@ HELLO = encode_header(HONEST[Kind.HELLO])
         ([(Kind.HELLO, b'{"pid":1}')], "lacks a field"),
         ([(Kind.HELLO, b"")], "not JSON"),
         ([(Kind.HELLO, HELLO)] * 2, "HELLO is out of its order"),
-        ([(Kind.HELLO, HELLO), (Kind.WARMING, b"{}")], "out of its order"),
+        ([(Kind.HELLO, HELLO), *([(Kind.WARMING, b"{}")] * 2)], "WARMING is out of its order"),
         ([(Kind.WARMING, b"{}"), (Kind.HELLO, HELLO)], "out of its order"),
-        ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]))], "LOADED came, not HELLO"),
-        ([(Kind.LOAD_FAILED, encode_header(HONEST[Kind.LOAD_FAILED]))], "came, not HELLO"),
+        ([(Kind.LOADED, encode_header(HONEST[Kind.LOADED]))], "LOADED is out of its order"),
+        (
+            [(Kind.LOAD_FAILED, encode_header(HONEST[Kind.LOAD_FAILED]))],
+            "LOAD_FAILED is out of its order",
+        ),
         (
             [(Kind.ALIVE, encode_header(HONEST[Kind.ALIVE])), (Kind.HELLO, HELLO)],
             "a reply to no probe",
