@@ -31,7 +31,6 @@ from gateway.serving import (
     KeptProofs,
     Launchers,
     Life,
-    LoadHistory,
     LoadOrders,
     Observer,
     Replica,
@@ -207,7 +206,6 @@ async def _running(
         residents,
         load_orders,
         table_file,
-        telemetry,
         interval_s=settings.probe_interval_s,
         request_timeout_s=settings.request_timeout_s,
         stuck_grace_s=STUCK_GRACE_S,
@@ -294,11 +292,6 @@ def _resident_set(
         proof_s=settings.proof_s,
     )
 
-    def longest_life_s(key: ArtifactRef) -> float:
-        """Return the longer of the probe interval and the time after which a worker is stuck."""
-        limit_s = load_orders.timeout_s(key) or settings.request_timeout_s
-        return max(settings.probe_interval_s, limit_s + STUCK_GRACE_S)
-
     def new_replica(key: ArtifactRef, on_stopped: Callable[[Replica], None]) -> Replica:
         count = partial(live_tallies.count, key)
         return Replica(str(key), launchers, limits, on_stopped, count, on_proof=proofs.keep)
@@ -313,7 +306,6 @@ def _resident_set(
         observer=observer,
         loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
         shared_bytes=shared_bytes,
-        load_history=LoadHistory(longest_life_s=longest_life_s),
     )
 
 

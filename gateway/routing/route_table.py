@@ -323,9 +323,7 @@ class RouteTable:
                     "policy": self.policy_of(served).model_copy(update={"problems": []}),
                 }
                 keeping[key] = active.model_copy(update=own)
-        following = replace(self, catalogue=catalogue)
-        following.__dict__["_index"] = after  # where `cached_property` keeps it
-        following.__dict__["_active_of"] = self._active_of
+        following = self._following(index=after, catalogue=catalogue)
         for key, entry in keeping.items():
             following = following._pointing(key, entry)  # noqa: SLF001  # the same class
         return following
@@ -335,7 +333,7 @@ class RouteTable:
         if self.catalogue is None:
             return self
         news = {"listed_at": listed_at or self.catalogue.listed_at, "source_error": source_error}
-        return self._on_same_models(catalogue=self.catalogue.model_copy(update=news))
+        return self._following(catalogue=self.catalogue.model_copy(update=news))
 
     def with_active(self, entry: ActiveAlias) -> RouteTable:
         """Return the next table, in which an alias points at ``entry``."""
@@ -358,7 +356,7 @@ class RouteTable:
         """Return the table without a refused digest. The generation stays."""
         allowed = (alias, digest)
         kept = (one for one in self.refused_digests if (one.alias_ref, one.digest) != allowed)
-        return self._on_same_models(refused_digests=tuple(kept))
+        return self._following(refused_digests=tuple(kept))
 
     def without_alias(self, alias: AliasRef) -> RouteTable:
         """Return the next table, without an alias."""
@@ -378,15 +376,20 @@ class RouteTable:
         active_of[model] = of_model
         if not of_model:
             del active_of[model]
-        following = self._on_same_models(active=active, **changes)
-        following.__dict__["_active_of"] = active_of
-        return following
+        return self._following(active_of=active_of, active=active, **changes)
 
-    def _on_same_models(self, **changes: Any) -> RouteTable:
-        """Return the next table with the present indexes."""
+    def _following(
+        self,
+        *,
+        index: CatalogueIndex | None = None,
+        active_of: Mapping[str, Mapping[str, ActiveAlias]] | None = None,
+        **changes: Any,
+    ) -> RouteTable:
+        """Return the next table with the present indexes, or with these."""
         following = replace(self, **changes)
-        following.__dict__["_index"] = self._index  # where `cached_property` keeps it
-        following.__dict__["_active_of"] = self._active_of
+        # Where `cached_property` keeps them.
+        following.__dict__["_index"] = self._index if index is None else index
+        following.__dict__["_active_of"] = self._active_of if active_of is None else active_of
         return following
 
     # --- details ----------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from gateway.serving.replica import (
 )
 from gateway.serving.residency import (
     LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE,
-    LoadHistory as LoadHistory,
     Observer as Observer,
     Resident as Resident,
     ResidentLimits as ResidentLimits,

@@ -55,7 +55,6 @@ class Dispatcher:
         self._resolution = Resolution(
             node, residents, load_budget_s=load_budget_s, max_waiting=max_waiting
         )
-        self._draining = False
 
     async def predict(self, call: Call) -> WorkerReply:
         """Return the reply to one call.
@@ -94,7 +93,7 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Refuse new calls, and those that wait for a version; the others go on."""
-        self._draining = self._resolution.draining = True
+        self._resolution.draining = True
 
     def refuse_when_draining(self) -> None:
         """Refuse a call that has not begun.
@@ -102,7 +101,7 @@ class Dispatcher:
         Raises:
             DrainingError: The gateway is shutting down.
         """
-        if self._draining:
+        if self._resolution.draining:
             raise shutting_down()
 
     def begin(self, call: Call, on_done: OnDone) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 import structlog
+from cachetools import LRUCache
 
 from gateway.system.files import (
     AlteredError,
@@ -49,7 +50,7 @@ class KeptProofs:
         """Start empty. ``damaged`` receives what the disk refuses."""
         self._folder = folder
         self._damaged = damaged or DamagedFiles()
-        self._known: OrderedDict[str, Proof] = OrderedDict()
+        self._known: LRUCache[str, Proof] = LRUCache(MOST_KEPT)
         self._files: OrderedDict[str, None] | None = None  # by use, the last one last
         self._unwritten: dict[str, bytes] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -60,13 +61,11 @@ class KeptProofs:
         name = name_of(order)
         if name not in self._known:
             proof = await asyncio.to_thread(_read, self._folder / name, _subject(order))
-            if proof is None:
-                return self._known.get(name)
-            self._remember(name, self._known.get(name) or proof)
-        self._known.move_to_end(name)
+            if proof is not None:
+                self._known.setdefault(name, proof)  # a worker may have proved more meanwhile
         if self._files is not None and name in self._files:
             self._files.move_to_end(name)
-        return self._known[name]
+        return self._known.get(name)
 
     def keep(self, order: Load, proof: Proof) -> None:
         """Merge a worker's proof into the known one of its artifact."""
@@ -75,7 +74,7 @@ class KeptProofs:
         proof = proof if known is None else proofs.merged(known, proof)
         if known == proof:
             return
-        self._remember(name, proof)
+        self._known[name] = proof
         self._unwritten[name] = _bytes_of(order, proof)
         self._start_writing()
 
@@ -94,12 +93,6 @@ class KeptProofs:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _remember(self, name: str, proof: Proof) -> None:
-        self._known[name] = proof
-        self._known.move_to_end(name)
-        if len(self._known) > MOST_KEPT:
-            self._known.popitem(last=False)
 
     async def _write(self) -> None:
         """Write the unwritten proofs one by one; retry later if the disk refuses."""

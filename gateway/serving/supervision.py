@@ -18,7 +18,6 @@ import structlog
 
 from gateway.contract import ArtifactRef
 from gateway.errors import NotDeliveredError, TableFileError
-from gateway.observability import Telemetry
 from gateway.routing import TableFile
 from gateway.serving.load_orders import LoadOrders
 from gateway.serving.residency import Resident, ResidentSet
@@ -40,7 +39,6 @@ class Supervisor:
         residents: ResidentSet,
         load_orders: LoadOrders,
         table_file: TableFile,
-        telemetry: Telemetry,
         *,
         interval_s: float,
         request_timeout_s: float,
@@ -50,7 +48,6 @@ class Supervisor:
         self._residents = residents
         self._load_orders = load_orders
         self._table_file = table_file
-        self._telemetry = telemetry
         self._interval_s = interval_s
         self._request_timeout_s = request_timeout_s
         self._stuck_grace_s = stuck_grace_s

@@ -15,10 +15,8 @@ from gateway.serving.residency.decision import faded
 _FIRST_BACK_OFF_S = 1.0
 _LAST_BACK_OFF_S = 60.0
 _DEATHS_FORGIVEN = 2
-_LIVES_COUNTED = 4
-"""Deaths within so many lifetimes count together. A replica that hangs lives until that is
-detected, so a shorter window would see each death alone."""
-_USUAL_LIFE_S = 15.0
+_DEATHS_COUNT_S = 600.0
+"""A replica that hangs lives for minutes, so a short window would see each death alone."""
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a replica that had served. It was killed, or one request was
 too much for it, so its callers wait instead of being refused."""
@@ -61,20 +59,9 @@ class _Entry:
 class LoadHistory:
     """The history of the last versions that were loaded, bounded in number. Event loop only."""
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        longest_life_s: Callable[[ArtifactRef], float] = lambda _: _USUAL_LIFE_S,
-    ) -> None:
-        """Start empty.
-
-        Args:
-            clock: Monotonic seconds.
-            longest_life_s: Returns for how long a replica that is faulty from the start may be
-                ready before that is detected, in seconds.
-        """
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start empty. ``clock``: monotonic seconds."""
         self._clock = clock
-        self.longest_life_s = longest_life_s
         self._entries: LRUCache[ArtifactRef, _Entry] = LRUCache(_REMEMBERED)
         self._model_bytes: LRUCache[str, int] = LRUCache(_REMEMBERED)
         self._last_load_s = _UNKNOWN_LOAD_S
@@ -149,7 +136,7 @@ class LoadHistory:
         now = self._clock()
         entry = self._entry(key)
         entry.death = reason
-        entry.deaths = [*self._recent_deaths(key, entry), now]
+        entry.deaths = [*self._recent_deaths(entry), now]
         extra = len(entry.deaths) - _DEATHS_FORGIVEN
         if extra > 0:
             entry.message = self._death_report(entry.deaths, reason)
@@ -157,9 +144,8 @@ class LoadHistory:
             longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
             entry.until = now + min(back_off_s(extra), longest_s)
 
-    def _recent_deaths(self, key: ArtifactRef, entry: _Entry) -> list[float]:
-        life_s = self.longest_life_s(key) + (entry.load_s or 0.0)
-        since = self._clock() - _LIVES_COUNTED * life_s
+    def _recent_deaths(self, entry: _Entry) -> list[float]:
+        since = self._clock() - _DEATHS_COUNT_S
         return [at for at in entry.deaths if at > since]
 
     def _death_report(self, deaths: list[float], reason: str) -> str:
@@ -169,8 +155,7 @@ class LoadHistory:
     def keeps_dying(self, key: ArtifactRef) -> str | None:
         """Return how often and why replicas died lately, or None if that is forgiven."""
         entry = self._entries.get(key)
-        deaths = self._recent_deaths(key, entry) if entry is not None and entry.deaths else []
-        if entry is None or len(deaths) <= _DEATHS_FORGIVEN:
+        if entry is None or len(deaths := self._recent_deaths(entry)) <= _DEATHS_FORGIVEN:
             return None
         return self._death_report(deaths, entry.death)
 

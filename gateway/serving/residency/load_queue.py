@@ -96,8 +96,8 @@ class LoadQueue:
         self._shared_bytes = shared_bytes
         self._clock = clock
         self._demands: dict[ArtifactRef, Demand] = {}
-        self._requested: dict[ArtifactRef, None] = {}
-        self._restarting: dict[ArtifactRef, None] = {}
+        self._background: dict[ArtifactRef, bool] = {}
+        """Versions to be loaded in free room, and whether it is a restart."""
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._is_rebalancing = False
@@ -117,22 +117,24 @@ class LoadQueue:
         A restart ends once no alias means the version any more: its replica would start beside its
         successor, and some models may not run twice.
         """
-        self._restarting = {
-            key: None for key in self._restarting if self._requirements.restarts(key)
-        }
-        return list({**self._requested, **self._restarting})
+        ended = [
+            key
+            for key, is_restart in self._background.items()
+            if is_restart and not self._requirements.restarts(key)
+        ]
+        for key in ended:
+            del self._background[key]
+        return list(self._background)
 
     def remove(self, key: ArtifactRef) -> None:
         """Stop loading a version, unless it is awaited."""
-        self._requested.pop(key, None)
-        self._restarting.pop(key, None)
+        self._background.pop(key, None)
         self.end_unless_awaited(key)
 
     def close(self) -> None:
         """Start no more replicas, and refuse every waiter."""
         self._closed = True
-        self._requested.clear()
-        self._restarting.clear()
+        self._background.clear()
         if self._timer is not None:
             self._timer.cancel()
         error = DrainingError("the gateway is shutting down")
@@ -174,12 +176,12 @@ class LoadQueue:
 
     def load_in_background(self, keys: Sequence[ArtifactRef]) -> None:
         """Load versions in this order, as far as there is free room."""
-        self._requested.update(dict.fromkeys(keys))
+        self._background.update(dict.fromkeys(keys, False))
         self.rebalance()
 
     def _restart(self, key: ArtifactRef) -> None:
         if self._requirements.restarts(key):
-            self._restarting.setdefault(key)
+            self._background.setdefault(key, True)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -298,8 +300,7 @@ class LoadQueue:
     def _apply(self, action: Action) -> None:
         match action:
             case Start():
-                self._requested.pop(action.key, None)
-                self._restarting.pop(action.key, None)
+                self._background.pop(action.key, None)
                 self._pool.start(action.key, action.bytes)
             case Drain():
                 resident = self._pool.numbered(action.number)
@@ -315,8 +316,7 @@ class LoadQueue:
         """Drain the version that a standby replaces."""
         self.standbys[standby.stage_id] = replace(standby, displaces=True)
         if standby.replaces is not None:
-            self._requested.pop(standby.replaces, None)
-            self._restarting.pop(standby.replaces, None)  # `end_stage` restarts it if need be
+            self._background.pop(standby.replaces, None)  # `end_stage` restarts it if need be
             self.retire(standby.replaces, "unloaded first: its successor needs the room")
 
     def _fail(self, action: Fail) -> None:
@@ -371,7 +371,7 @@ class LoadQueue:
 
     def load_failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
         """Refuse every waiter."""
-        self._requested.pop(resident.key, None)
+        self._background.pop(resident.key, None)
         self._restart(resident.key)  # after its pause
         demand = self._demands.get(resident.key)
         if demand is None:

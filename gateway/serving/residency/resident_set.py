@@ -52,7 +52,6 @@ class ResidentSet:
         observer: Observer,
         loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
-        load_history: LoadHistory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start empty.
@@ -67,10 +66,9 @@ class ResidentSet:
             observer: Receives loads and ends.
             loads_at_once: The most quick loads under way.
             shared_bytes: Returns the forkserver's size, which counts once.
-            load_history: Of earlier loads; by default an empty one.
             clock: Monotonic seconds.
         """
-        self.load_history = load_history or LoadHistory(clock)
+        self.load_history = LoadHistory(clock)
         self._limits = limits
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting

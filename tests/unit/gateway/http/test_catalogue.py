@@ -167,7 +167,7 @@ async def test_an_alias_of_a_predecessor_shows_no_other_bytes() -> None:
 
 async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_pauses() -> None:
     now = [0.0]
-    record = LoadHistory(lambda: now[0], longest_life_s=lambda key: 40.0)
+    record = LoadHistory(lambda: now[0])
     key = ArtifactRef("churn", 1, f"sha256:{1:064x}")
     listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
     model = CatalogueModel(name="churn", versions=[listed], aliases={})
@@ -186,5 +186,5 @@ async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_p
         assert await shown() == ("load_failed", told)
         now[0] += 10
         assert await shown() == ("available", told.replace("80", "90"))
-        now[0] += 200
+        now[0] += 600
         assert await shown() == ("available", None)

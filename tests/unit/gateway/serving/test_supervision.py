@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.bootstrap import _LoadObserver, _resident_set
+from gateway.bootstrap import _LoadObserver
 from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, NotDeliveredError, TableFileError
-from gateway.observability.live_tallies import LiveTallies
 from gateway.observability.metrics import Telemetry
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.supervision import Supervisor, may_go
-from gateway.settings import GatewaySettings
 from gateway.worker.protocol.messages import Alive
 from tests.fakes.resident_set import World, key, until
 
@@ -100,12 +98,10 @@ def supervisor(residents: Residents, own_timeout_s: float | None = None) -> Supe
     )
     given: Any = residents
     table_file: Any = SimpleNamespace(write_due=lambda: None)
-    none: Any = None
     return Supervisor(
         given,
         versions,
         table_file,
-        none,
         interval_s=0.01,
         request_timeout_s=0.05,
         stuck_grace_s=0.05,
@@ -252,7 +248,6 @@ def supervisor_of(world: World) -> Supervisor:
     return Supervisor(
         world.set,
         given,
-        none,
         none,
         interval_s=INTERVAL_S,
         request_timeout_s=5,
@@ -411,25 +406,6 @@ def test_replica_may_go_if_its_successor_would_come(
     wrong: Any = SimpleNamespace(ready=True)
     group: list[Any] = [wrong, *(SimpleNamespace(ready=ready) for ready in siblings)]
     assert may_go(wrong, group, troubled=troubled) is may
-
-
-@pytest.mark.parametrize(
-    ("own_timeout_s", "interval_s", "seconds"), [(None, 30, 40), (300, 30, 310), (1, 30, 30)]
-)
-def test_longest_life_covers_probes_and_limits(
-    own_timeout_s: float | None, interval_s: float, seconds: float
-) -> None:
-    none: Any = None
-    versions: Any = SimpleNamespace(timeout_s=lambda key: own_timeout_s, load_order=None)
-    settings = GatewaySettings(
-        probe_interval_s=interval_s,
-        request_timeout_s=30,
-        max_resident_bytes=2**30,
-    )
-    residents = _resident_set(
-        settings, versions, none, lambda: 0, observer=none, live_tallies=LiveTallies(), proofs=none
-    )
-    assert residents.load_history.longest_life_s(KEY) == seconds
 
 
 @pytest.mark.parametrize(
