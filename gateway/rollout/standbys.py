@@ -163,7 +163,6 @@ class Standbys:
             self._stand_by(request)
         else:
             self._residents.unstage(request.stage_id)
-            self._residents.demote(key)
         return loaded
 
     def _replaced(self, request: StageRequest) -> ArtifactRef | None:

@@ -289,7 +289,6 @@ class LoadQueue:
             group = [other for other in self._pool.of(one.key) if not other.wrong]
             if (
                 all(other.ready for other in group)  # not while a replica loads or ends
-                and not one.cold
                 and not one.wrong
                 and len(group) < self._requirements.replicas(one.key)
             ):

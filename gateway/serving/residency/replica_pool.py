@@ -62,7 +62,6 @@ class Resident:
         number: Identifies the replica among all of this gateway.
         bytes: Expected size while it loads; measured size afterwards.
         ready_bytes: Size when it became ready.
-        cold: It was warmed by a stage, and not leased since.
         closed_to_new: It takes no more leases since ``closed_at``, and ends with its last one.
         end_reason: Why it ends with its last lease, or empty.
         evicted: It ends to make room.
@@ -83,7 +82,6 @@ class Resident:
     end_reason: str = ""
     evicted: bool = False
     wrong: str = ""
-    cold: bool = False
     leases: int = 0
     heat: float = 0.0
 
@@ -216,7 +214,6 @@ class ReplicaPool:
         """Take a lease on a ready replica."""
         resident.leases += 1
         resident.last_used = self._clock()
-        resident.cold = False
         resident.heat += 1
         return Lease(resident, self._released)
 

@@ -227,11 +227,6 @@ class ResidentSet:
         if (standby := self._queue.standbys.pop(stage_id, None)) is not None:
             self._queue.end_stage(standby)
 
-    def demote(self, key: ArtifactRef) -> None:
-        """Let a version that was only warmed be evicted first."""
-        for one in self._pool.of(key):
-            one.cold = one.heat == 0
-
     # --- questions --------------------------------------------------------------------------------
 
     def is_ready(self, key: ArtifactRef) -> bool:
@@ -255,7 +250,7 @@ class ResidentSet:
         self._pool.fade_heat(self._clock())
         heat: dict[ArtifactRef, float] = {}
         for one in self._pool.all():
-            if one.ready and not one.cold:
+            if one.ready:
                 heat[one.key] = heat.get(one.key, 0.0) + one.heat
         hot = sorted(heat, key=lambda key: -heat[key])
         return [*hot, *(key for key in self._queue.background() if key not in heat)]

@@ -25,7 +25,7 @@ class FakeResidents:
     """Brings up what it is told to, and remembers who was spared."""
 
     def __init__(self):
-        self.failures, self.ready, self.unstaged, self.demoted = {}, set(), [], []
+        self.failures, self.ready, self.unstaged = {}, set(), []
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps, self.renewed = [], [], []
@@ -47,9 +47,6 @@ class FakeResidents:
 
     def unstage(self, stage_id):
         self.unstaged.append(stage_id)
-
-    def demote(self, key):
-        self.demoted.append(key.version)
 
     def is_ready(self, key):
         return key in self.ready
@@ -327,7 +324,6 @@ async def test_a_standby_nobody_activates_is_given_up(tmp_path):
 async def test_a_cold_stage_is_warmed_once_and_is_the_first_to_go(tmp_path):
     stand = Stand(tmp_path)
     await stand.stage(1, keep=False)
-    assert stand.residents.demoted == [1]
     assert stand.residents.unstaged == ["s1"]
     await stand.activate(1)
 

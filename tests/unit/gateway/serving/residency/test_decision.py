@@ -224,6 +224,24 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
         ),
         (start("y"),),
     ),
+    "nor keeps it from an eviction": (
+        seen(
+            [busy("a", bytes=60, keep_resident=True), view("b", bytes=20), view("c", bytes=20)],
+            demand("x", since=LONG_AGO, bytes=50),
+            demand("y"),
+            limits=MANY,
+        ),
+        evict("b"),
+    ),
+    "nor takes a turn from one that it helps": (
+        seen(
+            [busy("a", bytes=60, keep_resident=True), busy("b", bytes=20), busy("c", bytes=20)],
+            demand("x", since=LONG_AGO, bytes=50),
+            demand("y", since=LONG_AGO),
+            limits=MANY,
+        ),
+        (close("b"),),
+    ),
     "beside a turn a younger one starts where the turn does not need the room": (
         seen(
             [busy("a", bytes=60, started_at=LONG_AGO - 1)],
@@ -261,6 +279,14 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
         ),
         (Displace(standby("b", "a", "unload_first")),),
     ),
+    "it does not where the successor would not fit alone": (
+        seen(
+            [view("a")],
+            demand("b", bytes=101, is_staged=True),
+            standbys=[standby("b", "a", "unload_first")],
+        ),
+        (Fail(key("b"), Refusal.TOO_BIG, 101),),
+    ),
     "its successor waits until it has gone": (
         seen(
             [view("a", state=ENDING)],
@@ -289,6 +315,14 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
             standbys=[standby("b", "a", "auto")],
         ),
         evict("c"),
+    ),
+    "auto waits for one that ends": (
+        seen(
+            [view("a"), view("c", state=ENDING)],
+            demand("b", is_staged=True),
+            standbys=[standby("b", "a", "auto")],
+        ),
+        (),
     ),
     "auto ends the old version where only that makes room": (
         seen(
@@ -390,6 +424,13 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
             background=[Start(key("x"), 10)],
         ),
         (),
+    ),
+    "a slow load keeps none from it": (
+        seen(
+            [view("a", state=LOADING, started_at=LONG_AGO)],
+            background=[Start(key("x"), 10)],
+        ),
+        (start("x"),),
     ),
     "callers go first": (
         seen([view("a")], demand("y"), background=[Start(key("x"), 10)]),

@@ -1,7 +1,6 @@
 """Room for waiting loads: from which replicas, in which order, and without delaying others."""
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, ModelLoadingError
 from gateway.serving.residency import decision, load_history, load_queue
-from gateway.serving.residency.replica_pool import Lease
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
@@ -59,33 +57,6 @@ async def test_failed_decision_is_followed_by_another(
 # --- swaps ----------------------------------------------------------------------------------------
 
 
-async def test_auto_keeps_the_old_version_while_a_victim_ends() -> None:
-    world = World(count=2)
-    await world.use("b")
-    await world.use("a")
-    world.later = 60.0
-    world.lingering = []
-    stage = await staging(world, swap="auto")
-    await until(lambda: world.ends)
-    assert names_of_ended(world) == ["b/1"]
-    await world.use("a")
-    world.set.rebalance()
-    world.let_go()
-    await stage
-    assert names_of_ended(world) == ["b/1"]
-
-
-async def test_swap_that_cannot_fit_beside_the_old_version_fails_at_once() -> None:
-    world = crowded(a=60, b=5)
-    await world.use("b")
-    await world.use("a")
-    world.later = 60.0
-    world.set.load_history.loaded(key("a", 2), 1.0, 60 * MIB)
-    async with asyncio.timeout(2):
-        with pytest.raises(LoadError, match="to end the old version first"):
-            await world.stage(key("a", 2), replaces=key("a"))
-
-
 async def test_swap_waits_for_room_no_longer_than_callers() -> None:
     world = World(count=2, load_budget_s=0.1)
     world.pins = {key("b")}
@@ -109,97 +80,6 @@ async def test_size_of_the_last_version_is_expected_of_the_next() -> None:
 # --- blocked loads --------------------------------------------------------------------------------
 
 
-async def test_blocked_stage_does_not_delay_loads_that_fit() -> None:
-    world = crowded(a=40, b=40, c=5)
-    world.pins = {key("b")}
-    busy = await world.set.lease(key("b"))
-    await world.use("a")
-    world.later = 60.0
-    world.set.load_history.loaded(key("a", 2), 1.0, 40 * MIB)
-    stage = await staging(world)
-    async with asyncio.timeout(4):
-        await world.use("c")
-    assert not stage.done()
-    stage.cancel()
-    busy.release()
-
-
-async def without_a_place_for_x(world: World) -> Lease:
-    """Two idle neighbours, and a busy one that is kept resident; x cannot fit beside it."""
-    world.set.load_history.loaded(key("x"), 1.0, 60 * MIB)
-    world.pins = {key("big")}
-    busy = await world.set.lease(key("big"))
-    await world.use("c")
-    await world.use("d")
-    world.later = 60.0
-    return busy
-
-
-async def ask_for_ever(world: World, name: str) -> None:
-    while True:
-        with contextlib.suppress(ModelLoadingError):
-            await world.use(name)
-        await asyncio.sleep(0)
-
-
-async def test_blocked_load_does_not_prevent_evictions(soon: None) -> None:
-    world = crowded(big=60, c=20, d=20, y=10)
-    busy = await without_a_place_for_x(world)
-    caller = asyncio.ensure_future(ask_for_ever(world, "x"))
-    await until(lambda: world.set._queue)
-    await world.use("y")
-    assert names_of_ended(world) == ["c/1"]
-    busy.release()
-    await over(world, caller)
-
-
-async def test_blocked_promotion_does_not_prevent_evictions(soon: None) -> None:
-    world = crowded(a=40, big=40, c=20, y=10)
-    world.pins = {key("big")}
-    await world.use("a")
-    busy = await world.set.lease(key("big"))
-    await world.use("c")
-    world.later = 60.0
-    stage = await staging(world)
-    await world.use("y")
-    assert (stage.done(), names_of_ended(world)) == (False, ["c/1"])
-    busy.release()
-    await over(world, stage)
-
-
-async def test_turn_goes_to_a_demand_that_can_use_it(soon: None) -> None:
-    world = crowded(big=60, c=20, d=20, y=10)
-    leases = [await without_a_place_for_x(world)]
-    leases += [await world.set.lease(key(name)) for name in ("c", "d")]
-    first = asyncio.ensure_future(ask_for_ever(world, "x"))
-    await until(lambda: world.set._queue)
-    await asyncio.sleep(0.05)  # five turns
-    assert not any(one.resident.closed_to_new for one in leases), "x gains nothing by it"
-    second = asyncio.ensure_future(world.set.lease(key("y")))
-    await until(lambda: leases[1].resident.closed_to_new)
-    leases[1].release()
-    (await second).release()
-    assert world.set.is_ready(key("d"))
-    leases[0].release()
-    leases[2].release()
-    await over(world, first)
-
-
-async def test_turn_leaves_surplus_room_to_others(
-    soon: None,
-) -> None:
-    world = crowded(big=60, c=20, d=20, y=10)
-    busy = await without_a_place_for_x(world)
-    world.pins = set()
-    first = asyncio.ensure_future(world.set.lease(key("x")))
-    await until(lambda: busy.resident.closed_to_new)
-    await world.use("y")
-    assert names_of_ended(world) == ["c/1"]
-    busy.release()
-    (await first).release()
-    assert {one.key.model for one in world.set.residents()} == {"x", "y", "d"}
-
-
 async def test_big_load_gets_its_turn_among_small_ones(soon: None) -> None:
     smalls = [f"s{n}" for n in range(8)]
     world = crowded(**dict.fromkeys(smalls, 25))
@@ -221,57 +101,6 @@ async def test_big_load_gets_its_turn_among_small_ones(soon: None) -> None:
     async with asyncio.timeout(4):
         await world.use("x")
     await over(world, *callers)
-
-
-async def test_caller_goes_before_background_loads() -> None:
-    world = World(count=9)
-    world.gate.clear()
-    world.set.load_in_background([key("b"), key("c")])
-    caller = asyncio.ensure_future(world.set.lease(key("a")))
-    await until(lambda: "a/1" in world.starts)
-    world.gate.set()
-    (await caller).release()
-    await until(lambda: world.set.is_ready(key("c")))
-
-
-async def test_late_caller_waits_for_its_own_budget() -> None:
-    world = World(count=1, load_budget_s=1.0)
-    world.pins = {key("a")}  # what is kept resident is not closed for others
-    busy = await world.set.lease(key("a"))
-    first = asyncio.ensure_future(world.set.lease(key("b")))
-    await asyncio.sleep(0.1)
-    first.cancel()
-    await asyncio.sleep(0.8)
-    second = asyncio.ensure_future(world.set.lease(key("b")))
-    await asyncio.sleep(0.3)
-    assert not second.done()
-    busy.release()
-    (await second).release()
-
-
-async def test_long_request_does_not_prevent_other_evictions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.02)
-    world = World(count=2, load_budget_s=5.0)
-    long = await world.set.lease(key("a"))
-
-    async def call_for_ever(offset_s: float) -> None:
-        await asyncio.sleep(offset_s)
-        while True:
-            try:
-                lease = await world.set.lease(key("b"))
-            except ModelLoadingError:
-                return
-            await asyncio.sleep(0.01)
-            lease.release()
-
-    callers = [asyncio.ensure_future(call_for_ever(n * 0.003)) for n in range(3)]
-    await until(lambda: world.set.is_ready(key("b")))
-    await world.use("c")
-    for one in callers:
-        one.cancel()
-    long.release()
 
 
 # --- ends, pauses and restarts -------------------------------------------------------------------
