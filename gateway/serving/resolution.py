@@ -72,7 +72,6 @@ class Resolution:
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._waiting: Counter[WantedVersion] = Counter()
-        self._wanted_briefly: set[WantedVersion] = set()
         self.draining = False
 
     async def until_routable(self, call: Call) -> Route:
@@ -172,14 +171,10 @@ class Resolution:
         """Want a version although its caller does not wait for it."""
         wanted = WantedVersion(*version, None)
         self._node.want(*wanted)
-        if wanted not in self._wanted_briefly:
-            self._wanted_briefly.add(wanted)
-            asyncio.get_running_loop().call_later(_WANTED_S, self._end_want, wanted)
-
-    def _end_want(self, wanted: WantedVersion) -> None:
-        self._wanted_briefly.discard(wanted)
-        if wanted not in self._waiting:
-            self._node.unwant(*wanted)
+        if not self._waiting[wanted]:
+            stack = contextlib.ExitStack()
+            stack.enter_context(self._wanting(wanted))
+            asyncio.get_running_loop().call_later(_WANTED_S, stack.close)
 
     @contextlib.contextmanager
     def _wanting(self, wanted: WantedVersion) -> Iterator[None]:

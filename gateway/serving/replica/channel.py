@@ -39,15 +39,10 @@ class Channel:
         on_garbled: Callable[[str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Prepare to open.
+        """Prepare to open; the socket belongs to the worker process.
 
-        Args:
-            connection: The socket; it belongs to the worker process.
-            on_frame: Called with each frame.
-            on_closed: Called once, after the last frame.
-            on_garbled: Called with the reason before an invalid frame closes the channel: it is
-                malformed, too large or part of a flood.
-            max_body_bytes: The largest body of a frame.
+        ``on_closed`` is called once, after the last frame. ``on_garbled`` gets the reason before an
+        invalid frame closes the channel: it is malformed, too large or part of a flood.
         """
         self._socket = connection
         self._on_frame = on_frame
@@ -135,16 +130,18 @@ class Channel:
             while self._unsent:
                 self._sent(self._socket.sendmsg(self._gather()))
         except (BlockingIOError, InterruptedError):
-            self._arm()
+            self._writer_armed = True
+            self._loop.add_writer(self._socket, self._flush)
         except OSError as error:
             # The worker is gone. Its last frames may wait to be read, so the reader closes the
             # channel.
             if error.errno in _TRANSIENT:
                 self._flush_scheduled = True
                 self._loop.call_later(_PAUSE_S, self._flush)
-            return
         else:
-            self._disarm()
+            if self._writer_armed:
+                self._writer_armed = False
+                self._loop.remove_writer(self._socket)
 
     def _gather(self) -> list[bytes | memoryview]:
         pieces: list[bytes | memoryview] = []
@@ -163,13 +160,3 @@ class Channel:
             count -= len(pieces.pop(0))
             if not pieces:
                 self._unsent.popleft()
-
-    def _arm(self) -> None:
-        if not self._writer_armed:
-            self._writer_armed = True
-            self._loop.add_writer(self._socket, self._flush)
-
-    def _disarm(self) -> None:
-        if self._writer_armed:
-            self._writer_armed = False
-            self._loop.remove_writer(self._socket)

@@ -48,14 +48,7 @@ class ProofWatch:
         keep: Callable[[messages.Load, Proof], None],
         on_late: Callable[[float], None],
     ) -> None:
-        """Start without a proof.
-
-        Args:
-            proof_s: The time limit of a proof.
-            grace_s: Added to it before the worker is ended.
-            keep: Keeps what was proved of the ordered artifact.
-            on_late: Called with the limit in seconds that a proof has exceeded.
-        """
+        """Start without a proof. ``on_late``: called with the limit that a proof has exceeded."""
         self.order: messages.Load
         self._limit_s = proof_s
         self._grace_s = grace_s

@@ -120,16 +120,11 @@ class Replica:
         *,
         on_proof: Callable[[messages.Load, Proof], None] = _ignore,
     ) -> None:
-        """Prepare to start.
+        """Prepare to start. ``name``: the version, for logs and errors.
 
-        Args:
-            name: The version, for logs and errors.
-            launcher: Starts the process.
-            limits: Seconds and bytes.
-            on_stopped: Called once, when the process has ended.
-            on_request: Called once for each request that the worker had begun, with the seconds of
-                the model's call, or None if the model failed the request.
-            on_proof: Keeps what the worker has proved of the ordered artifact.
+        ``on_stopped`` is called once, when the process has ended. ``on_request`` is called once for
+        each request that the worker had begun, with the seconds of the model's call, or None if the
+        model failed the request. ``on_proof`` keeps what the worker has proved of an artifact.
         """
         self.name = name
         self.state = ReplicaState.STARTING
@@ -167,10 +162,6 @@ class Replica:
         self._probe: asyncio.Future[messages.Alive] | None = None
         self._probe_is_out = False
         self._stopped = asyncio.Event()
-
-    def __repr__(self) -> str:
-        """Return state and counters."""
-        return f"<Replica {self.name} pid={self.pid} {self.state} in_flight={self.in_flight}>"
 
     @property
     def pid(self) -> int | None:
@@ -357,7 +348,9 @@ class Replica:
         on_done: Callable[[], None],
         answer_type: str = _JSON,
     ) -> asyncio.Future[WorkerReply]:
-        """Send a request to the worker.
+        """Send a request to the worker; return its reply.
+
+        If the reply is cancelled, the worker skips the request unless it has begun.
 
         Args:
             header: An encoded `messages.Predict`.
@@ -368,9 +361,6 @@ class Replica:
                 request for longer than this and a grace is stuck.
             on_done: Called once, when the worker has replied or died.
             answer_type: The content type of the protocol's replies.
-
-        Returns:
-            The reply. If it is cancelled, the worker skips the request unless it has begun.
 
         Raises:
             NotDeliveredError: The replica is not ready; ``on_done`` is not called.
@@ -675,9 +665,7 @@ class Replica:
 
     def _fail(self, frame_id: int, *, delivered: bool) -> None:
         request = self._pop_request(frame_id)
-        if request is None:
-            return
-        if request.reply.done():
+        if request is None or request.reply.done():
             return
         request.reply.set_exception(
             WorkerDiedError(

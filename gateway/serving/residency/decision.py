@@ -3,15 +3,10 @@
 `decide` looks at every replica, every load that is waited for and every standby of the node, and
 returns the next actions. `LoadQueue` applies them and decides again, until nothing is left to do.
 
-1. More bytes are held than allowed: idle replicas end, else the one that has grown most.
-2. A version has more replicas than it is to have: the least used drain.
-3. The oldest demand goes first. Idle replicas are evicted for it, the least valuable first.
-4. A demand that has waited for ``TURN_WAIT_S`` has its *turn*: busy replicas are closed to new
-   requests, one at a time, and younger demands start only if they do not delay it.
-5. Free capacity is used for background loads. They evict no replica.
-
-The value of a replica is how lately it was used, weighed by how often (`value`). The tag
-``gateway.keep_resident`` is the only rank above it.
+The oldest demand goes first; idle replicas are evicted for it, the least valuable first (`value`;
+the tag ``gateway.keep_resident`` is the only rank above it). A demand that has waited for
+``TURN_WAIT_S`` has its *turn*: busy replicas are closed to new requests, one at a time, and younger
+demands start only if they do not delay it.
 """
 
 from __future__ import annotations

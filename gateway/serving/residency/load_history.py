@@ -78,19 +78,17 @@ class LoadHistory:
         self._last_load_s = seconds
         self._model_bytes[key.model] = entry.peak_bytes
 
-    def bytes_of(self, key: ArtifactRef) -> int | None:
-        """Return the size of the last replica when it became ready, or None if there was none."""
-        entry = self._entries.get(key)
-        return entry.bytes if entry is not None else None
+    def needed_bytes(
+        self, key: ArtifactRef, estimate: Callable[[ArtifactRef], int], most: int
+    ) -> int:
+        """Return the expected peak of the next load, by the version's last one or the model's.
 
-    def bytes_of_model(self, model: str) -> int:
-        """Return the peak size of the model's last replica while it loaded, or 0."""
-        return self._model_bytes.get(model, 0)
-
-    def peak_bytes_of(self, key: ArtifactRef) -> int:
-        """Return the peak size of the version's last replica while it loaded, or 0."""
+        An estimate, or a peak, is cut to ``most``, so that it never prevents a load.
+        """
         entry = self._entries.get(key)
-        return entry.peak_bytes if entry is not None else 0
+        if entry is None or entry.bytes is None:
+            return min(max(self._model_bytes.get(key.model, 0), estimate(key)), most)
+        return max(entry.bytes, min(entry.peak_bytes, most))
 
     def expected_load_s(self, key: ArtifactRef) -> float:
         """Return the last load time of this version, else of any version, in seconds."""

@@ -1,8 +1,7 @@
 """The loop that applies `decision.decide`, and ends the waits of callers and stages.
 
-It decides again whenever something has changed that the decision may see: a demand began or ended,
-a replica became ready, was released or ended, a pause is over. While something waits, it decides
-at least once per ``TURN_WAIT_S``. Event loop only.
+It decides again whenever something has changed that the decision may see, and at least once per
+``TURN_WAIT_S`` while something waits. Event loop only.
 """
 
 from __future__ import annotations
@@ -103,10 +102,6 @@ class LoadQueue:
         self._is_rebalancing = False
         self._closed = False
 
-    def __len__(self) -> int:
-        """Return the number of demands."""
-        return len(self._demands)
-
     def keys(self) -> list[ArtifactRef]:
         """Return the versions that wait for a replica."""
         return [*self._demands, *self.background()]
@@ -117,19 +112,12 @@ class LoadQueue:
         A restart ends once no alias means the version any more: its replica would start beside its
         successor, and some models may not run twice.
         """
-        ended = [
-            key
+        self._background = {
+            key: is_restart
             for key, is_restart in self._background.items()
-            if is_restart and not self._requirements.restarts(key)
-        ]
-        for key in ended:
-            del self._background[key]
+            if not is_restart or self._requirements.restarts(key)
+        }
         return list(self._background)
-
-    def remove(self, key: ArtifactRef) -> None:
-        """Stop loading a version, unless it is awaited."""
-        self._background.pop(key, None)
-        self.end_unless_awaited(key)
 
     def close(self) -> None:
         """Start no more replicas, and refuse every waiter."""
@@ -206,7 +194,7 @@ class LoadQueue:
         self._rebalance_within(_SOON_S)
 
     def replica_idle(self) -> None:
-        """Let a replica make room, if anything waits."""
+        """Let an idle replica make room, if a demand waits."""
         if self._demands:
             self.rebalance_soon()
 
@@ -272,15 +260,8 @@ class LoadQueue:
         return replace(self._limits, bytes=self._limits.bytes - self._shared_bytes())
 
     def _needed_bytes(self, key: ArtifactRef, limits: ResidentLimits) -> int:
-        """Return the expected peak of the next load.
-
-        An estimate, or a peak, is cut to the limit, so that it never prevents a load.
-        """
-        known = self._load_history.bytes_of(key)
-        if known is None:
-            of_model = self._load_history.bytes_of_model(key.model)
-            return min(max(of_model, self._requirements.estimate_bytes(key)), limits.bytes)
-        return max(known, min(self._load_history.peak_bytes_of(key), limits.bytes))
+        estimate = self._requirements.estimate_bytes
+        return self._load_history.needed_bytes(key, estimate, limits.bytes)
 
     def _lacking(self) -> list[ArtifactRef]:
         """Return the versions that lack a replica, by descending priority."""
@@ -312,10 +293,9 @@ class LoadQueue:
                 assert_never(action)
 
     def _displace(self, standby: Standby) -> None:
-        """Drain the version that a standby replaces."""
+        """Drain the version that a standby replaces; `end_stage` restarts it if need be."""
         self.standbys[standby.stage_id] = replace(standby, displaces=True)
         if standby.replaces is not None:
-            self._background.pop(standby.replaces, None)  # `end_stage` restarts it if need be
             self.retire(standby.replaces, "unloaded first: its successor needs the room")
 
     def _fail(self, action: Fail) -> None:
@@ -334,7 +314,9 @@ class LoadQueue:
     # --- ends -------------------------------------------------------------------------------------
 
     def retire(self, key: ArtifactRef, reason: str) -> None:
-        """Drain every replica of a version."""
+        """Drain every replica of a version; load it no more, unless it is awaited."""
+        self._background.pop(key, None)
+        self.end_unless_awaited(key)
         for one in list(self._pool.of(key)):
             self._pool.drain(one, reason)
 

@@ -56,20 +56,11 @@ class ResidentSet:
     ) -> None:
         """Start empty.
 
-        Args:
-            limits: The most replicas, and the most bytes.
-            load_budget_s: The longest wait of a caller for a load.
-            max_waiting: The most requests that wait for one version.
-            new_replica: Builds a replica, which calls the second argument once it has stopped.
-            prepare: Reads the load order of a version from the artifact store.
-            requirements: Answers about versions.
-            observer: Receives loads and ends.
-            loads_at_once: The most quick loads under way.
-            shared_bytes: Returns the forkserver's size, which counts once.
-            clock: Monotonic seconds.
+        ``max_waiting`` requests may wait for one version, for ``load_budget_s`` each. ``prepare``
+        reads a version's load order; ``new_replica`` builds a replica, which calls the second
+        argument once it has stopped. ``shared_bytes``: the forkserver's size, which counts once.
         """
         self.load_history = LoadHistory(clock)
-        self._limits = limits
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
         self._clock = clock
@@ -91,17 +82,6 @@ class ResidentSet:
             clock=clock,
         )
         self._pool.owner = self._queue
-
-    def __repr__(self) -> str:
-        """Return the counters."""
-        replicas = self._pool.all()
-        ready = sum(one.ready for one in replicas)
-        ending = sum(one.ending for one in replicas)
-        leases = sum(one.leases for one in replicas)
-        return (
-            f"<ResidentSet {len(replicas)} replicas of {self._limits.count}: {ready} ready, "
-            f"{ending} ending; {len(self._queue)} demands; {leases} leases>"
-        )
 
     # --- leases -----------------------------------------------------------------------------------
 
@@ -268,7 +248,6 @@ class ResidentSet:
 
     def retire(self, key: ArtifactRef, reason: str) -> None:
         """Drain every replica of a version: each ends with its last lease."""
-        self._queue.remove(key)
         self._queue.retire(key, reason)
 
     def load_in_background(self, keys: Sequence[ArtifactRef]) -> None:

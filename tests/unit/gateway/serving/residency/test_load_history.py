@@ -30,8 +30,13 @@ def record(clock):
     return LoadHistory(clock)
 
 
+def bytes_of(record, key):
+    """The expected peak of the next load, or 0 without an earlier one."""
+    return record.needed_bytes(key, lambda _: 0, 1000)
+
+
 def test_nothing_is_known_of_a_new_version(record):
-    assert record.bytes_of(key()) is None
+    assert bytes_of(record, key()) == 0
     assert record.trouble(key()) is None
     assert record.pause_s(key()) == 0
     assert record.expected_load_s(key()) > 0
@@ -40,7 +45,7 @@ def test_nothing_is_known_of_a_new_version(record):
 def test_last_load_counts(record):
     record.loaded(key(), 4.0, 100)
     record.loaded(key(), 4.0, 200)
-    assert record.bytes_of(key()) == 200
+    assert bytes_of(record, key()) == 200
 
 
 def test_expected_load_time_is_the_last_of_the_version_or_of_any(record):
@@ -110,7 +115,7 @@ def test_forgiving_removes_failures_and_keeps_measurements(record):
     record.load_failed(key(), "no luck")
     record.forgive(key())
     assert record.pause_s(key()) == 0
-    assert record.bytes_of(key()) == 100
+    assert bytes_of(record, key()) == 100
 
 
 def test_oldest_entry_is_removed_beyond_the_bound(monkeypatch):
@@ -118,7 +123,7 @@ def test_oldest_entry_is_removed_beyond_the_bound(monkeypatch):
     record = LoadHistory()
     for name in ("a", "b", "a", "c"):
         record.loaded(key(name), 1.0, 1)
-    assert [record.bytes_of(key(name)) for name in ("a", "b", "c")] == [1, None, 1]
+    assert [bytes_of(record, key(name)) for name in ("a", "b", "c")] == [1, 0, 1]
 
 
 def test_back_off_grows_and_is_bounded():
@@ -137,9 +142,8 @@ def test_next_replica_takes_over_the_faded_heat(record, clock):
 
 
 def test_peak_size_of_a_model_is_known_for_its_next_version(record):
-    assert record.bytes_of_model("a") == 0
     record.loaded(key("a"), 1.0, 100, 300)
-    assert record.bytes_of_model("a") == 300
+    assert bytes_of(record, key("a")._replace(version=2)) == 300
 
 
 def test_5000_models_keep_their_sizes_and_pauses(record):
@@ -147,6 +151,6 @@ def test_5000_models_keep_their_sizes_and_pauses(record):
     for one in keys:
         record.loaded(one, 1.0, 100)
         record.load_failed(one, "no luck")
-    assert all(record.bytes_of(one) == 100 for one in keys)
+    assert all(bytes_of(record, one) == 100 for one in keys)
     assert all(record.trouble(one) == ("no luck", 1.0) for one in keys)
-    assert all(record.bytes_of_model(one.model) == 100 for one in keys)
+    assert all(bytes_of(record, one._replace(version=2)) == 100 for one in keys)
