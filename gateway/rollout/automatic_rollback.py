@@ -114,7 +114,7 @@ class AutomaticRollback:
         active = self._node.table.active
         if active is self._table_seen:
             return  # no alias has moved since
-        moved = None if self._table_seen is None else self._node.moved_after(self._seen_at)
+        moved = None if self._table_seen is None else self._node.moves.after(self._seen_at)
         seen_at = self._node.seq
         for alias in {*active, *self._observed} if moved is None else moved:
             self._follow_alias(alias, active.get(alias))

@@ -231,7 +231,7 @@ class Rollout:
         finally:
             node.listening(-1)
         active = node.table.active
-        moved, wishes = node.moved_after(after), node.wanted_moves_after(after)
+        moved, wishes = node.moves.after(after), node.wanted_moves.after(after)
         if of != node.boot_id or moved is None or wishes is None:
             moved = wishes = None
         whole = moved is None

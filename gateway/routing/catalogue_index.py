@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.contract import (
@@ -36,7 +36,7 @@ def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
 
 def versions_of(model: CatalogueModel) -> ListedVersions:
     """Return the versions of a model, decoded on access."""
-    versions: Sequence[CatalogueVersion] = model.versions
+    versions: Iterable[CatalogueVersion] = model.versions
     return versions if isinstance(versions, ListedVersions) else ListedVersions(versions)
 
 

@@ -6,14 +6,13 @@ garbage collector busy for a tenth of a second at a time; as documents, they are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
 
 from gateway.contract import CatalogueVersion
 
 
-class ListedVersions(Sequence[CatalogueVersion]):
-    """A sequence of versions that decodes each on access. Immutable once made."""
+class ListedVersions:
+    """Versions that are decoded on access, and compare like a list. Immutable once made."""
 
     __slots__ = ("_decoded", "_documents")
 
@@ -49,14 +48,6 @@ class ListedVersions(Sequence[CatalogueVersion]):
     def __len__(self) -> int:
         """Return the number of versions."""
         return len(self._documents)
-
-    @overload
-    def __getitem__(self, index: int) -> CatalogueVersion: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[CatalogueVersion]: ...
-    def __getitem__(self, index: int | slice) -> CatalogueVersion | list[CatalogueVersion]:
-        """Index like a list."""
-        return list(self)[index]
 
     def __eq__(self, other: object) -> bool:
         """Compare like a list."""

@@ -49,17 +49,18 @@ class _Moves(Generic[_K]):
     """The last changes with their numbers, bounded."""
 
     def __init__(self, seq: int) -> None:
-        self._since = seq
+        self._since = self._last = seq
         self._moves: deque[tuple[int, _K]] = deque()
 
     def record(self, seq: int, keys: Iterable[_K]) -> None:
+        self._last = seq
         self._moves.extend((seq, key) for key in keys)
         while len(self._moves) > _MAX_MOVES:
             self._since = self._moves.popleft()[0]
 
     def after(self, seq: int) -> frozenset[_K] | None:
-        """Return what has changed after a number, or None if that is no longer known."""
-        if seq < self._since:
+        """Return what has changed after a number, or None if that is not known."""
+        if not self._since <= seq <= self._last:
             return None
         # From the newest: nearly always a few are enough.
         keys = set()
@@ -102,8 +103,10 @@ class Node:
         self._wanted_of: dict[str, set[WantedVersion]] = {}
         self._damaged: dict[str, DamagedCopy] = {}
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._moves = _Moves[AliasRef](self.seq)
-        self._wanted_moves = _Moves[WantedVersion](self.seq)
+        self.moves = _Moves[AliasRef](self.seq)
+        """Of aliases."""
+        self.wanted_moves = _Moves[WantedVersion](self.seq)
+        """Versions that began or ceased to be wanted."""
         self._met_at: deque[float] = deque(maxlen=_MET_REMEMBERED)
         self._change = asyncio.Event()
         self._table_change = asyncio.Event()
@@ -157,8 +160,8 @@ class Node:
             wanted: The versions that began or ceased to be wanted.
         """
         self.seq += 1
-        self._moves.record(self.seq, moved)
-        self._wanted_moves.record(self.seq, wanted)
+        self.moves.record(self.seq, moved)
+        self.wanted_moves.record(self.seq, wanted)
         waiting, self._change = self._change, asyncio.Event()
         waiting.set()
         self._wake_callers()
@@ -174,10 +177,6 @@ class Node:
     async def next_table(self) -> None:
         """Wait for the next table, or any other change."""
         await self._table_change.wait()
-
-    def moved_after(self, seq: int) -> frozenset[AliasRef] | None:
-        """Return the aliases that moved after a state, or None if that is no longer known."""
-        return self._moves.after(seq) if seq <= self.seq else None
 
     # --- versions that callers wait for -----------------------------------------------------------
 
@@ -208,10 +207,6 @@ class Node:
             for one in versions
             if one not in self._wanted
         ]
-
-    def wanted_moves_after(self, seq: int) -> frozenset[WantedVersion] | None:
-        """Return the versions that began or ceased to be wanted after a state, or None."""
-        return self._wanted_moves.after(seq) if seq <= self.seq else None
 
     def queue_s(self) -> float:
         """Return in how many seconds one more wanted version would come, by the last ones."""

@@ -153,10 +153,6 @@ class RouteTable:
         """Whether the catalogue has everything that the registry has."""
         return self.catalogue is not None and self.catalogue.complete
 
-    def models(self) -> list[CatalogueModel]:
-        """Return every listed or active model, sorted by name."""
-        return [self.model(name) for name in self.names()]
-
     def names(self) -> list[str]:
         """Return the names of every listed or active model, sorted."""
         return sorted({*self._index.models, *self._active_of})
@@ -232,8 +228,9 @@ class RouteTable:
 
     def refused_digest(self, alias: AliasRef, digest: str) -> RefusedDigest | None:
         """Return what refuses this activation, or None."""
-        of_alias = (one for one in self.refused_digests if one.alias_ref == alias)
-        return next((one for one in of_alias if one.digest == digest), None)
+        meant = (alias, digest)
+        found = (one for one in self.refused_digests if (one.alias_ref, one.digest) == meant)
+        return next(found, None)
 
     def why_no_rollback(self, active: ActiveAlias) -> str | None:
         """Return why an alias cannot be rolled back to its previous version, or None.
@@ -343,14 +340,10 @@ class RouteTable:
         """Return the next table, in which an alias is rolled back, and refused a digest."""
         others = self.without_refused_digest(refused.alias_ref, refused.digest).refused_digests
         of_alias = [one for one in others if one.alias_ref == refused.alias_ref]
-        oldest = set(of_alias[: max(0, len(of_alias) + 1 - _MOST_REFUSED_OF_ALIAS)])
+        oldest = set(of_alias[: 1 - _MOST_REFUSED_OF_ALIAS])
         kept = tuple(one for one in others if one not in oldest)
-        return self._pointing(
-            entry.alias_ref,
-            entry,
-            refused_digests=(*kept, refused),
-            generation=self.generation + 1,
-        )
+        following = self.with_active(entry)
+        return following._following(refused_digests=(*kept, refused))  # noqa: SLF001  # the same class
 
     def without_refused_digest(self, alias: AliasRef, digest: str) -> RouteTable:
         """Return the table without a refused digest. The generation stays."""

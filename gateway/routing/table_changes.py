@@ -1,16 +1,15 @@
 """The changes of the route table since it was written as a whole, each kept in two files.
 
 ``table.changes`` and ``table.changes.copy`` have the same lines, so no single damaged file loses an
-acknowledged change. A change is added to both before it counts, or to neither. If a crash or damage
-has left them different, both are written anew with the changes of either: at once or, if the disk
-refuses that, before the next change.
+acknowledged change. If a crash or damage has left them different, both are written anew with the
+changes of either: at once or, if the disk refuses that, before the next change.
 
-Changes are numbered consecutively, and the whole table names its last one. Older lines beside a
-newer table are ignored.
+Changes are numbered consecutively, and the whole table names its last one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import structlog
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.contract import ActiveAlias, AliasBody, RefusedDigest
-from gateway.system.files import ChangeLog, DamagedFiles, LogContent, add_to_each
+from gateway.system.files import ChangeLog, DamagedFiles, add_to_each
 from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -89,11 +88,8 @@ class TableChanges:
         self._alike_at: list[int] | None = None
         self.path = self._logs[0].path
 
-    def size_bytes(self) -> int:
-        """Return the size of the larger copy."""
-        return max(self._sizes())
-
-    def _sizes(self) -> list[int]:
+    def sizes(self) -> list[int]:
+        """Return the size of each copy in bytes."""
         return [one.size_bytes() for one in self._logs]
 
     # --- read -------------------------------------------------------------------------------------
@@ -156,30 +152,23 @@ class TableChanges:
             OSError: The disk refused, and neither copy has the change. If one could not be
                 restored, that is logged.
         """
-        if self._sizes() != self._alike_at:
-            self._repair(change.number)
+        if self.sizes() != self._alike_at:
+            copies = self._read()  # without changes from this number on: they were refused
+            self._make_alike(copies, [one for one in _merged(copies) if one.number < change.number])
         add_to_each(self._logs, [_document(change)])
-        self._alike_at = self._sizes()
-
-    def _repair(self, below: int) -> None:
-        """Make both copies alike, without changes from a number on: those were refused.
-
-        Raises:
-            OSError: The disk refused, or as of `load`.
-        """
-        copies = self._read()
-        self._make_alike(copies, [one for one in _merged(copies) if one.number < below])
+        self._alike_at = self.sizes()
 
     def _make_alike(self, copies: Sequence[_Copy], changes: Sequence[TableChange]) -> None:
         wanted = {one.number: one for one in changes}
         if not all(one.is_sound and one.changes == wanted for one in copies):
             self._write(changes)
-        self._alike_at = self._sizes()
+        self._alike_at = self.sizes()
 
     def _write(self, changes: Sequence[TableChange]) -> None:
         self._alike_at = None
         for log in self._logs:
             log.rewrite(map(_document, changes))
+        self._alike_at = self.sizes()
 
     def drop(self, number: int) -> None:
         """Remove the changes up to a number, which both generations of the table have.
@@ -187,14 +176,13 @@ class TableChanges:
         Raises:
             OSError: The disk refused, or a copy cannot be read and may have more: both stay.
         """
-        if not self.size_bytes():
+        if not any(self.sizes()):
             return
         copies = self._read()
         for one in copies:
             if one.unread:
                 raise one.unread
         self._write([one for one in _merged(copies) if one.number > number])
-        self._alike_at = self._sizes()
 
 
 def _merged(copies: Sequence[_Copy]) -> list[TableChange]:
@@ -212,7 +200,10 @@ def _read(log: ChangeLog) -> _Copy:
         return _Copy(log, {}, damage=str(error))
     except OSError as error:
         return _Copy(log, {}, unread=error)
-    changes = _parsed(found)
+    changes = []
+    for document in found.documents:
+        with contextlib.suppress(ValidationError):
+            changes.append(TableChange.model_validate_json(document))
     lines = found.damaged + len(found.documents) - len(changes)
     damage = f"has {lines} damaged lines" if lines else None
     return _Copy(log, {one.number: one for one in changes}, damage)
@@ -220,13 +211,3 @@ def _read(log: ChangeLog) -> _Copy:
 
 def _document(change: TableChange) -> bytes:
     return change.model_dump_json(exclude_none=True).encode()
-
-
-def _parsed(found: LogContent) -> list[TableChange]:
-    changes = []
-    for document in found.documents:
-        try:
-            changes.append(TableChange.model_validate_json(document))
-        except ValidationError:
-            continue
-    return changes

@@ -99,7 +99,7 @@ class TableFile:
         return [DamagedFile(**asdict(one)) for one in self._damaged.all()]
 
     def load(self, default_alias: str) -> RouteTable:
-        """Return the newest whole table, or an empty one.
+        """Return the newest table, or an empty one.
 
         Raises:
             TableFileError: A newer release wrote it, or it cannot be read and the other files do
@@ -198,7 +198,7 @@ class TableFile:
         self._changed, self._refused_digests = change.number, table.refused_digests
         self._unwritten.clear()
         long_bytes = max(_LEAST_TABLE_CHANGES_BYTES, self._table.size_bytes())
-        if not whole or self._changes.size_bytes() > long_bytes:
+        if not whole or max(self._changes.sizes()) > long_bytes:
             # The changes are long. If the disk refuses, the next change tries again.
             with contextlib.suppress(TableFileError):
                 put = partial(self._put_whole, table, change.number)
@@ -301,9 +301,7 @@ class TableFile:
         """Return the versions that were resident last time, the most used first, if known."""
         instead = "versions are loaded when they are called"
         body = self._load(self._hot, _HotBody, _MOST_HOT_BYTES, instead)
-        if body is None or _is_newer(self._hot, body.format_version, _HOT_FORMAT):
-            return []
-        return [one.ref for one in body.versions]
+        return [one.ref for one in body.versions] if body is not None else []
 
     def save_hot(self, keys: Sequence[ArtifactRef]) -> None:
         """Write the resident versions, the most used first.
@@ -320,10 +318,7 @@ class TableFile:
     def _load_catalogue(self) -> Catalogue | None:
         """Return the last catalogue, or None if it cannot be used."""
         instead = "active aliases are served, and the control plane publishes what else there is"
-        found = self._load(self._catalogue, Catalogue, _MOST_CATALOGUE_BYTES, instead)
-        if found and _is_newer(self._catalogue, found.contract_version, CONTRACT_VERSION):
-            return None
-        return found
+        return self._load(self._catalogue, Catalogue, _MOST_CATALOGUE_BYTES, instead)
 
     def _load(self, path: Path, kind: type[B], most_bytes: int, instead: str) -> B | None:
         """Return the content of a file, or None if it is missing or cannot be used."""
@@ -337,12 +332,13 @@ class TableFile:
         except OSError as error:
             self._report_unreadable(path, error, instead)
             return None
+        if _is_newer(path, content):
+            return None
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
-            if not _claims_newer(path, content):
-                reason = f"is damaged ({error.error_count()} errors)" if content else "is empty"
-                self._damaged.found(path, reason, instead=instead)
+            reason = f"is damaged ({error.error_count()} errors)" if content else "is empty"
+            self._damaged.found(path, reason, instead=instead)
             return None
 
     def _report_unreadable(self, path: Path, error: OSError, instead: str) -> None:
@@ -362,21 +358,20 @@ def _is_of(change: ModelChange, catalogue: Catalogue) -> bool:
     return (change.writer, change.epoch) == (catalogue.writer, catalogue.epoch)
 
 
-def _claims_newer(path: Path, content: bytes) -> bool:
-    """Whether an unknown file claims that a newer release wrote it."""
+def _is_newer(path: Path, content: bytes) -> bool:
+    """Whether a newer release wrote a file: it is ignored, and left in place."""
     try:
         found = _Versioned.model_validate_json(content)
     except ValidationError:
         return False
-    contract = _is_newer(path, found.contract_version, CONTRACT_VERSION)
-    return contract or _is_newer(path, found.format_version, _HOT_FORMAT)
-
-
-def _is_newer(path: Path, version: int, known: int) -> bool:
-    """Whether a newer release wrote a file: it is ignored, and left in place."""
-    if version > known:
-        _log.warning("file.ignored", file=str(path), format=version, known=known)
-    return version > known
+    for version, known in (
+        (found.contract_version, CONTRACT_VERSION),
+        (found.format_version, _HOT_FORMAT),
+    ):
+        if version > known:
+            _log.warning("file.ignored", file=str(path), format=version, known=known)
+            return True
+    return False
 
 
 def _replace(path: Path, content: bytes) -> None:

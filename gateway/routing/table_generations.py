@@ -5,18 +5,14 @@ older one are beside them (`table_changes`), so one damaged file costs nothing. 
 four steps:
 
 1. ``table.json.part`` is written and brought to disk;
-2. ``table.json`` is renamed to ``table.previous.json``;
+2. ``table.json``, if it is whole, is renamed to ``table.previous.json``;
 3. ``table.json.part`` is renamed to ``table.json``;
 4. both renames are brought to disk.
 
-A crash before step 2 leaves the old table in ``table.json``; between 2 and 3, in
-``table.previous.json`` alone; after 3, ``table.json`` is the new table. So `load` takes
-``table.json``, else ``table.previous.json``. Both were on disk before they were renamed, so the
-order in which the file system keeps the renames does not matter. If step 3 or 4 fails, both renames
-are undone, so that no start finds the refused table; if that fails too, it is logged.
-
-Only a whole table becomes the previous generation: step 2 reads ``table.json``, and sets it aside
-if it is damaged; the previous one stays.
+A crash between 2 and 3 leaves the old table in ``table.previous.json`` alone, so `load` takes
+``table.json``, else that. All were on disk before they were renamed, so the order in which the file
+system keeps the renames does not matter. If step 3 or 4 fails, both renames are undone, so that no
+start finds the refused table; if that fails too, it is logged.
 """
 
 from __future__ import annotations
@@ -177,17 +173,13 @@ class TableGenerations:
         try:
             put_in_place(part, self._newest)
         except OSError:
-            if kept:
-                self._put_newest_back()
+            try:
+                if kept:
+                    self._previous.replace(self._newest)
+            except OSError as error:
+                _log.error("table.restore_failed", file=str(self._newest), reason=str(error))
             raise
         return kept
-
-    def _put_newest_back(self) -> None:
-        """Undo `_keep_newest`."""
-        try:
-            self._previous.replace(self._newest)
-        except OSError as error:
-            _log.error("table.restore_failed", file=str(self._newest), reason=str(error))
 
     def _keep_newest(self) -> bool:
         """Make the newest table the previous one, if it is whole; return whether it was."""
@@ -195,10 +187,8 @@ class TableGenerations:
             content = read_file(self._newest, _MOST_BYTES)
             if not is_sealed(content):
                 _parse(self._newest, content)
-        except FileNotFoundError:
-            return False
         except OSError:
-            return False  # it is unread, so it does not become the previous one
+            return False  # it is missing, or unread: it does not become the previous one
         except (DamagedFileError, AlteredError, TableFileError) as error:
             instead = "nothing is lost: it is written anew"
             self._damaged.found(self._newest, str(error), instead=instead)

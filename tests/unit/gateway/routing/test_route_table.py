@@ -153,7 +153,7 @@ def test_a_catalogue_that_is_not_complete_takes_nothing_away():
     before = table(version(1), version(2), aliases={"champion": 2}).with_listing(5.0, None)
     news = unlisted(remembered(version(1)), remembered(version(1), name="new"), error="it hangs")
     after = before.with_catalogue(news)
-    assert [model.name for model in after.models()] == ["churn", "new"]
+    assert after.names() == ["churn", "new"]
     assert after.model("churn") is before.model("churn")
     catalogue = after.catalogue
     assert catalogue is not None
@@ -167,7 +167,7 @@ def test_a_catalogue_that_is_not_complete_takes_nothing_away():
     looked_at = CatalogueModel(name="churn", versions=[version(4)])
     again = again.with_catalogue(unlisted(looked_at, epoch=4))
     assert [one.version for one in again.model("churn").versions] == [4]
-    assert again.with_catalogue(Catalogue(writer="new", epoch=5, models=[])).models() == []
+    assert again.with_catalogue(Catalogue(writer="new", epoch=5, models=[])).names() == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_an_alias_serves_on_when_the_catalogue_forgets_its_model():
     emptied = snapshot.with_catalogue(Catalogue(writer="w", epoch=2, models=[]))
     assert resolve(emptied, "champion").version == 1
     assert resolve(emptied).version == 1
-    assert [model.name for model in emptied.models()] == ["churn"]
+    assert emptied.names() == ["churn"]
 
 
 def test_a_move_makes_a_new_table_and_leaves_the_old_one_alone():
