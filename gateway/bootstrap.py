@@ -297,14 +297,17 @@ def _resident_set(
         return Replica(str(key), launchers, limits, on_stopped, count, on_proof=proofs.keep)
 
     return ResidentSet(
-        limits=ResidentLimits(settings.max_resident, settings.max_resident_bytes),
+        limits=ResidentLimits(
+            settings.max_resident,
+            settings.max_resident_bytes,
+            loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
+        ),
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
         new_replica=new_replica,
         prepare=load_orders.load_order,
         requirements=load_orders,
         observer=observer,
-        loads_at_once=max(LEAST_LOADS_AT_ONCE, available_cores() // 2),
         shared_bytes=shared_bytes,
     )
 

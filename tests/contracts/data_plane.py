@@ -30,10 +30,9 @@ from gateway.serving.dispatch import Dispatcher
 from gateway.serving.replica.launcher import Launcher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.replica.requests import WorkerReply
-from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits, spared
 from gateway.serving.residency.replica_pool import Resident
 from gateway.serving.residency.resident_set import ResidentSet
-from gateway.serving.residency.standbys import spared
 from gateway.worker.protocol.messages import Load
 from tests.fakes.worker import EXIT_ON, HANG_ON
 

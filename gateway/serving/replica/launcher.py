@@ -116,10 +116,7 @@ class Launcher(Protocol):
     """Starts workers."""
 
     async def launch(self, interpreter: str | None) -> WorkerProcess:
-        """Start a worker that waits for LOAD.
-
-        Args:
-            interpreter: The model's own Python, or None for the gateway's.
+        """Start a worker that waits for LOAD, under a model's own Python if there is one.
 
         Raises:
             LoadError: The worker could not be started.

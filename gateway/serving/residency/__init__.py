@@ -1,7 +1,9 @@
 """The resident set: which versions have replicas, who waits for one, and who makes room."""
 
-from gateway.serving.residency.decision import ResidentLimits as ResidentLimits
-from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE
+from gateway.serving.residency.decision import (
+    LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE,
+    ResidentLimits as ResidentLimits,
+)
 from gateway.serving.residency.replica_pool import (
     Lease as Lease,
     Observer as Observer,

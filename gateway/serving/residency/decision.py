@@ -12,13 +12,13 @@ demands start only if they do not delay it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.contract import ArtifactRef
-from gateway.serving.residency.standbys import Standby, displaced, spared
 
+LEAST_LOADS_AT_ONCE = 2
 TURN_WAIT_S = 1.0
 """Bounds how long steady traffic on the residents keeps a new version out."""
 SLOW_LOAD_S = 5.0
@@ -35,10 +35,38 @@ SURPLUS = "its version is to have fewer workers"
 
 @dataclass(frozen=True, slots=True)
 class ResidentLimits:
-    """The most replicas of every state, and the most bytes, the forkserver's own included."""
+    """The most replicas of every state, bytes, the forkserver's included, and quick loads."""
 
     count: int
     bytes: int
+    loads_at_once: int = LEAST_LOADS_AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A staged version, and the version that it will replace.
+
+    Attributes:
+        swap: ``blue_green``, ``unload_first`` or ``auto``.
+        displaces: The old version ends before the standby is ready; its callers wait.
+    """
+
+    stage_id: str
+    key: ArtifactRef
+    replaces: ArtifactRef | None
+    swap: str
+    displaces: bool = False
+
+
+def spared(standbys: Collection[Standby]) -> set[ArtifactRef]:
+    """Return the versions that eviction spares: standbys, and what they will replace."""
+    kept = {one.replaces for one in standbys if not one.displaces and one.replaces is not None}
+    return kept | {one.key for one in standbys}
+
+
+def displaced(standbys: Iterable[Standby]) -> set[ArtifactRef]:
+    """Return the versions that ended, or are ending, before their successors are ready."""
+    return {one.replaces for one in standbys if one.displaces and one.replaces is not None}
 
 
 class State(StrEnum):
@@ -119,8 +147,7 @@ class Snapshot:
 
     Attributes:
         now: Monotonic seconds.
-        limits: Slots and bytes for replicas, without the forkserver's bytes.
-        loads_at_once: The most loads under way.
+        limits: As of the resident set, but without the forkserver's bytes.
         demands: Oldest first, without those that pause after a failure.
         background: Loads without a waiter, for free room, by descending priority.
         wanted: The number of replicas that each resident version should have.
@@ -128,7 +155,6 @@ class Snapshot:
 
     now: float
     limits: ResidentLimits
-    loads_at_once: int
     replicas: Sequence[ReplicaView] = ()
     demands: Sequence[DemandView] = ()
     standbys: Sequence[Standby] = ()
@@ -255,7 +281,7 @@ def _drain_surplus(seen: Snapshot) -> tuple[Action, ...]:
 def _serve_demands(seen: Snapshot) -> tuple[Action, ...]:
     """Start the oldest demand that may start, or make room for it."""
     loads = _loads_under_way(seen)
-    if loads >= seen.loads_at_once:
+    if loads >= seen.limits.loads_at_once:
         return ()
     waiting = [one for one in seen.demands if _may_start(seen, one)]
     if not waiting:
@@ -277,7 +303,7 @@ def _loads_under_way(seen: Snapshot) -> int:
     """Count the loads; slow ones count only beyond ``loads_at_once``."""
     loading = [one for one in seen.replicas if one.state is State.LOADING]
     quick = sum(one.started_at > seen.now - SLOW_LOAD_S for one in loading)
-    return max(quick, len(loading) - seen.loads_at_once)
+    return max(quick, len(loading) - seen.limits.loads_at_once)
 
 
 def _may_start(seen: Snapshot, demand: DemandView) -> bool:
@@ -297,7 +323,7 @@ def _may_start(seen: Snapshot, demand: DemandView) -> bool:
 
 def _use_free_room(seen: Snapshot, loads: int) -> tuple[Action, ...]:
     """Start a background load; one load under way stays reserved for callers."""
-    if loads >= seen.loads_at_once - 1:
+    if loads >= seen.limits.loads_at_once - 1:
         return ()
     fitting = (one for one in seen.background if _fits(seen, seen.replicas, one.bytes))
     return tuple(Start(one.key, one.bytes) for one in fitting)[:1]

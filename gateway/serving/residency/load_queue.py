@@ -35,16 +35,16 @@ from gateway.serving.residency.decision import (
     Refusal,
     ResidentLimits,
     Snapshot,
+    Standby,
     Start,
     decide,
+    displaced,
 )
 from gateway.serving.residency.demand import Demand
 from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
-from gateway.serving.residency.standbys import Standby, displaced
 from gateway.system import release_all
 
-LEAST_LOADS_AT_ONCE = 2
 _SOON_S = 0.005
 _SHORTEST_WAIT_S = 0.001
 _DEMANDS_SEEN = 64
@@ -79,7 +79,6 @@ class LoadQueue:
         limits: ResidentLimits,
         requirements: Requirements,
         load_history: LoadHistory,
-        loads_at_once: int,
         load_budget_s: float,
         shared_bytes: Callable[[], int],
         clock: Callable[[], float],
@@ -90,7 +89,6 @@ class LoadQueue:
         self._limits = limits
         self._requirements = requirements
         self._load_history = load_history
-        self._loads_at_once = loads_at_once
         self._load_budget_s = load_budget_s
         self._shared_bytes = shared_bytes
         self._clock = clock
@@ -229,7 +227,6 @@ class LoadQueue:
         return Snapshot(
             now=now,
             limits=limits,
-            loads_at_once=self._loads_at_once,
             replicas=[
                 one.view(now, keep_resident=self._requirements.keep_resident(one.key))
                 for one in self._pool.all()

@@ -23,13 +23,12 @@ from gateway.errors import (
     ModelOverloadedError,
 )
 from gateway.serving.replica import Replica
-from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.decision import ResidentLimits, Standby, spared
 from gateway.serving.residency.demand import Demand
 from gateway.serving.residency.load_history import LoadHistory
-from gateway.serving.residency.load_queue import LEAST_LOADS_AT_ONCE, LoadQueue, Requirements
+from gateway.serving.residency.load_queue import LoadQueue, Requirements
 from gateway.serving.residency.replica_choice import choose
 from gateway.serving.residency.replica_pool import Lease, Observer, ReplicaPool, Resident
-from gateway.serving.residency.standbys import Standby, spared
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 
@@ -50,7 +49,6 @@ class ResidentSet:
         prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         requirements: Requirements,
         observer: Observer,
-        loads_at_once: int = LEAST_LOADS_AT_ONCE,
         shared_bytes: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,7 +74,6 @@ class ResidentSet:
             limits=limits,
             requirements=requirements,
             load_history=self.load_history,
-            loads_at_once=loads_at_once,
             load_budget_s=load_budget_s,
             shared_bytes=shared_bytes,
             clock=clock,
@@ -148,17 +145,11 @@ class ResidentSet:
     ) -> messages.Loaded:
         """Load a standby; spare it, and the version that it replaces, until ``unstage``.
 
-        Args:
-            key: The version to stage.
-            stage_id: Identifies the stage in ``unstage``.
-            replaces: The version that it will replace, or None.
-            swap: If there is no room for both: ``blue_green`` fails the stage, ``auto`` ends the
-                old version first. ``unload_first`` always ends it first.
-            replicas: The number of replicas that must be ready.
-            wait_s: The longest wait for room and loads, in seconds.
+        If there is no room for both, ``swap`` decides: ``blue_green`` fails the stage, ``auto``
+        ends the old version first. ``unload_first`` always ends it first.
 
         Raises:
-            LoadError: A load failed, or was not done within ``wait_s`` seconds.
+            LoadError: A load failed, or not all replicas were ready within ``wait_s`` seconds.
         """
         self._queue.standbys[stage_id] = Standby(stage_id, key, replaces, swap)
         self.load_history.forgive(key)

@@ -23,13 +23,13 @@ from gateway.serving.residency.decision import (
     ReplicaView,
     ResidentLimits,
     Snapshot,
+    Standby,
     Start,
     State,
     decide,
     faded,
     value,
 )
-from gateway.serving.residency.standbys import Standby
 from tests.fakes.resident_set import key
 
 NOW = 1000.0
@@ -54,8 +54,7 @@ def demand(name: str, **more: Any) -> DemandView:
 def seen(replicas: Sequence[ReplicaView], *demands: DemandView, **more: Any) -> Snapshot:
     """A node of two replicas and 100 bytes."""
     limits = more.pop("limits", ResidentLimits(count=2, bytes=100))
-    given = {"loads_at_once": 2, "replicas": replicas, "demands": demands, **more}
-    return Snapshot(now=NOW, limits=limits, **given)
+    return Snapshot(now=NOW, limits=limits, replicas=replicas, demands=demands, **more)
 
 
 def standby(name: str, replaces: str | None, swap: str, **more: Any) -> Standby:
@@ -503,8 +502,9 @@ standbys = st.lists(
 snapshots = st.builds(
     Snapshot,
     now=st.just(NOW),
-    limits=st.builds(ResidentLimits, count=st.integers(1, 6), bytes=st.just(100)),
-    loads_at_once=st.integers(2, 3),
+    limits=st.builds(
+        ResidentLimits, st.integers(1, 6), st.just(100), loads_at_once=st.integers(2, 3)
+    ),
     replicas=replicas,
     demands=demands,
     standbys=standbys,
