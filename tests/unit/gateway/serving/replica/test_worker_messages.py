@@ -146,6 +146,7 @@ def said(peer, kind, header=b"{}", id_=0, body=b""):
     peer.sendall(b"".join(pack(kind, id_, header, body)))
 
 
+DEEP = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 REPLY = encode_header(HONEST[Kind.REPLY])
 FAILED = encode_header(HONEST[Kind.FAILED])
 
@@ -168,6 +169,7 @@ FAILED = encode_header(HONEST[Kind.FAILED])
         ([(Kind.LOAD_FAILED, b"{}", 0)], "LOAD_FAILED is out of its order"),
         ([(Kind.WARMING, b"{}", 0)], "out of its order"),
         ([(Kind.PROVED, b'{"proof":1}', 0)], "proof"),
+        ([(Kind.PROVING, b'{"proof":%b}' % DEEP, 0)], "JSON"),
         ([(Kind.PREDICT, b"{}", 1)], "no worker sends"),
         ([(200, b"{}", 1)], "no worker sends"),
         ([(Kind.PROVING, encode_header(HONEST[Kind.PROVING]), 0)] * 1000, "flood"),
@@ -201,6 +203,7 @@ HELLO = encode_header(HONEST[Kind.HELLO])
         ([(Kind.HELLO, b'{"pid":1,"python":"3.11","protocol_version":3}')], "speaks protocol 3"),
         ([(Kind.HELLO, b'{"pid":1}')], "lacks a field"),
         ([(Kind.HELLO, b"")], "not JSON"),
+        ([(Kind.HELLO, HELLO), (Kind.LOADED, b'{"private_bytes":-1}')], "private_bytes of a Loa"),
         ([(Kind.HELLO, HELLO)] * 2, "HELLO is out of its order"),
         ([(Kind.HELLO, HELLO), *([(Kind.WARMING, b"{}")] * 2)], "WARMING is out of its order"),
         ([(Kind.WARMING, b"{}"), (Kind.HELLO, HELLO)], "out of its order"),
@@ -238,8 +241,7 @@ async def test_invalid_message_during_the_load_fails_it(frames, reason):
 async def test_frame_beyond_the_limits_ends_its_worker(serving):
     replica, peer, _, _ = serving
     peer.sendall(PREFIX.pack(Kind.REPLY, worker_messages.MAX_HEADER_BYTES + 1, 0, 1))
-    async with asyncio.timeout(10):
-        await replica.wait_stopped()
+    await replica.wait_stopped()
     assert "beyond the limits" in replica.end_reason
 
 
@@ -310,8 +312,7 @@ async def test_probe_after_probes_that_timed_out_gets_one_reply():
     said(launcher.worker.peer, Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]))
     assert (await probe).example_ok
     said(launcher.worker.peer, Kind.ALIVE, encode_header(HONEST[Kind.ALIVE]))
-    async with asyncio.timeout(10):
-        await replica.wait_stopped()
+    await replica.wait_stopped()
     assert "a reply to no probe" in replica.end_reason
 
 
