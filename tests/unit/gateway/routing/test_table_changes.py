@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.system.files.change_log import ChangeLog, LogContent
 from tests.contracts.damage import DAMAGES, Damage
+from tests.fakes.disk import Killed, fill_disk, nth_call, unreadable
 
 DIGEST = "sha256:" + "a" * 64
 KEYS = [AliasRef("m", "champion"), AliasRef("m", "latest"), AliasRef("other", "champion")]
@@ -54,28 +55,6 @@ def change(file: TableFile, table: RouteTable) -> RouteTable:
         after = table.with_active(entry(key, turn + 1))
     file.save_change(after, [key])
     return after
-
-
-class Killed(BaseException):
-    """The process ends here: no handler of ours may run on."""
-
-
-def fails(
-    monkeypatch: pytest.MonkeyPatch, call: str, nth: int, error: BaseException, *, after: bool
-) -> None:
-    """Let the ``nth`` call of an ``os`` function fail, instead of being done or once it is."""
-    original, left = getattr(os, call), [nth]
-
-    def fail(*args: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] == -1 and not after:
-            raise error
-        result = original(*args, **options)
-        if left[0] == -1:
-            raise error
-        return result
-
-    monkeypatch.setattr(os, call, fail)
 
 
 def test_changes_are_read_back(tmp_path: Path) -> None:
@@ -130,7 +109,7 @@ def test_a_long_table_is_written_anew_once_its_changes_are_as_long(
     assert TableFile(tmp_path).load("champion") == table
 
 
-@pytest.mark.parametrize("long_bytes", [0, 300, 3000])
+@pytest.mark.parametrize("long_bytes", [0, 3000])
 def test_long_changes_become_a_whole_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_bytes: int
 ) -> None:
@@ -156,10 +135,9 @@ def test_kill_at_any_step_keeps_the_last_acknowledged_change(
     written(tmp_path, 5)
     file = TableFile(tmp_path)
     before = acknowledged = file.load("champion")
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 0 if whole else 10**6)
-        fails(patch, call, nth, Killed(), after=after)
-        with contextlib.suppress(Killed):
+        with nth_call(patch, call, nth, Killed(), after=after):
             acknowledged = change(file, before)
     with capture_logs() as logs:
         again = TableFile(tmp_path)
@@ -188,8 +166,8 @@ def test_refused_change_is_in_neither_copy(
     table = file.load("champion")
     with monkeypatch.context() as patch, contextlib.suppress(TableFileError):
         patch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 0 if where == "whole" else 10**6)
-        fails(patch, call, nth, OSError(errno.EIO, "Input/output error"), after=False)
-        table = change(file, table)
+        with nth_call(patch, call, nth):
+            table = change(file, table)
     assert TableFile(tmp_path).load("champion") == table
     for _ in range(3):
         table = change(file, table)
@@ -276,11 +254,8 @@ def test_both_copies_damaged_in_other_lines_cost_nothing(
     flip(tmp_path / FILES[1], 1)
     flip(tmp_path / FILES[2], 3)
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with monkeypatch.context() as full:
-        full.setattr(os, "fsync", refuse)
+        fill_disk(full)
         file = TableFile(tmp_path)
         assert file.load("champion") == table
         assert {one.name: one.set_aside for one in file.damaged()} == dict.fromkeys(FILES[1:3])
@@ -321,28 +296,12 @@ def test_killed_while_a_copy_is_written_anew_it_loses_nothing(
 ) -> None:
     table = written(tmp_path, 5)
     flip(tmp_path / name, 2)
-    with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        fails(patch, call, nth, Killed(), after=after)
+    with contextlib.suppress(Killed), nth_call(monkeypatch, call, nth, Killed(), after=after):
         TableFile(tmp_path).load("champion")
     assert TableFile(tmp_path).load("champion") == table
 
 
 # --- what cannot be read --------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def unreadable(monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
-    """Let the system refuse to open these files to be read."""
-    original = os.open
-
-    def refuse(path: Any, flags: int, *args: Any, **options: Any) -> int:
-        if Path(path).name in names and not flags & os.O_WRONLY:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return original(path, flags, *args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        yield
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "until the next change"])

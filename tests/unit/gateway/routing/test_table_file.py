@@ -1,10 +1,7 @@
 """The table on disk: what was written comes back; what cannot be used is refused."""
 
-import errno
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,8 +13,8 @@ from gateway.errors import TableFileError
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_changes import TableChange
 from gateway.routing.table_file import TableFile
-from gateway.system.files.sealed import seal
 from tests.contracts.damage import ALTERED, DAMAGES
+from tests.fakes.disk import fill_disk, unreadable
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -54,16 +51,6 @@ def test_table_is_read_back(tmp_path):
     file.keep_catalogue(catalogue.model_dump_json().encode())
     assert file.load("champion") == a_table().with_catalogue(catalogue)
     assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_a_newer_format_is_refused(tmp_path):
-    file = TableFile(tmp_path)
-    file.save_change(a_table(), a_table().active)
-    path = tmp_path / "table.json"
-    body = {"format_version": 99, "active": "of another shape"}
-    path.write_bytes(seal(json.dumps(body, indent=1).encode()))
-    with pytest.raises(TableFileError, match="newer version"):
-        file.load("champion")
 
 
 def test_hold_of_an_older_gateway_is_read(tmp_path):
@@ -134,15 +121,7 @@ def test_a_damaged_cache_is_left_out_and_set_aside(tmp_path, damage, name):
 def test_a_cache_that_cannot_be_read_is_left_where_it_is(tmp_path, monkeypatch, name):
     file = with_caches(tmp_path)
     before = sorted(one.name for one in tmp_path.iterdir())
-    original = os.open
-
-    def refuse_one(path, *args, **options):
-        if Path(path).name == name:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return original(path, *args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse_one)
+    with unreadable(monkeypatch, name):
         table, hot = file.load("champion"), file.load_hot()
     assert (table.catalogue is None, hot == []) == (name == "catalogue.json", name == "hot.json")
     (told,) = file.damaged()
@@ -175,21 +154,12 @@ def test_a_cache_is_written_over_whatever_lies_there(tmp_path):
     assert with_caches(tmp_path).load_hot() == [KEY]
 
 
-def test_a_disk_that_refuses_is_reported_and_the_old_table_stays(tmp_path, monkeypatch):
-    file = TableFile(tmp_path)
-    file.save_change(a_table(), a_table().active)
-    refuse_all(monkeypatch)
-    with pytest.raises(TableFileError, match="cannot be written"):
-        file.save_change(a_table(), a_table().active)
-    assert file.load("champion") == a_table()
-
-
 def test_refused_file_is_reported_and_written_when_there_is_room(tmp_path, monkeypatch):
     file = with_caches(tmp_path)
     newer = Catalogue(writer="w", epoch=5, models=[CatalogueModel(name="m", versions=[])])
     learned = replace(a_table(), generation=8)
     with monkeypatch.context() as full, capture_logs() as logs:
-        refuse_all(full)
+        fill_disk(full)
         for _ in range(3):
             file.keep_catalogue(newer.model_dump_json().encode())
             file.keep_change(learned, learned.active)
@@ -224,7 +194,7 @@ def test_next_write_has_what_was_due(tmp_path, monkeypatch):
     (key, entry), *_ = a_table().active.items()
     learned = a_table().active | {key: entry.model_copy(update={"policy": Policy(timeout_s=77)})}
     with monkeypatch.context() as full:
-        refuse_all(full)
+        fill_disk(full)
         file.keep_change(replace(a_table(), generation=8, active=learned), [key])
     newest = replace(a_table(), generation=9, active=learned)
     file.save_change(newest, ())
@@ -239,70 +209,9 @@ def test_models_are_written_after_the_catalogue_that_they_belong_to(tmp_path, mo
     model = CatalogueModel(name="new", versions=[])
     change = ModelChange(writer="w", epoch=5, revision=1, name="new", model=model)
     with monkeypatch.context() as full:
-        refuse_all(full)
+        fill_disk(full)
         file.keep_catalogue(newer.model_dump_json().encode())
     file.keep_model(change.model_dump_json().encode())
     assert not TableFile(tmp_path).load("champion").knows("new", None)
     file.write_due()
     assert TableFile(tmp_path).load("champion").knows("new", None)
-
-
-def model_changed(name, epoch=4):
-    model = CatalogueModel(name=name, versions=[])
-    change = ModelChange(writer="w", epoch=epoch, revision=1, name=name, model=model)
-    return change.model_dump_json().encode()
-
-
-def test_a_whole_catalogue_takes_the_place_of_the_models_that_changed_before(tmp_path):
-    file = with_caches(tmp_path)
-    models = tmp_path / "catalogue.changes"
-    assert not models.exists(), "nothing has changed"
-    file.keep_model(model_changed("new"))
-    assert models.stat().st_size > 0
-    assert TableFile(tmp_path).load("champion").knows("new", None)
-    file.keep_catalogue(Catalogue(writer="w", epoch=5, models=[]).model_dump_json().encode())
-    assert models.stat().st_size == 0
-    assert not TableFile(tmp_path).load("champion").knows("new", None)
-
-
-def test_a_damaged_line_among_changed_models_is_told_and_the_others_count(tmp_path):
-    with_caches(tmp_path).keep_model(model_changed("m"))
-    models = tmp_path / "catalogue.changes"
-    models.write_bytes(b"\nno change" + models.read_bytes())
-    file = TableFile(tmp_path)
-    assert file.load("champion").knows("m", None)
-    (told,) = file.damaged()
-    assert (told.name, told.reason) == (models.name, "has 1 damaged lines")
-    file.write_due()
-    again = TableFile(tmp_path)
-    assert again.load("champion").knows("m", None)
-    assert again.damaged() == []
-
-
-def test_changed_models_that_cannot_be_read_are_left_where_they_are(tmp_path, monkeypatch):
-    with_caches(tmp_path).keep_model(model_changed("new"))
-    original = os.open
-
-    def refuse_one(path, *args, **options):
-        if Path(path).name == "catalogue.changes":
-            raise OSError(errno.EMFILE, "Too many open files")
-        return original(path, *args, **options)
-
-    file = TableFile(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse_one)
-        table = file.load("champion")
-    assert table.catalogue is not None
-    assert not table.knows("new", None)
-    (told,) = file.damaged()
-    assert (told.name, told.set_aside) == ("catalogue.changes", None)
-    assert TableFile(tmp_path).load("champion").knows("new", None)
-
-
-def refuse_all(patch):
-    for name in ("os.fsync", "os.fdatasync"):
-        patch.setattr(name, refuse)
-
-
-def refuse(_descriptor):
-    raise OSError(errno.ENOSPC, "No space left on device")

@@ -4,8 +4,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from gateway.routing.table_generations import TableBody, TableGenerations
 from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from tests.contracts.damage import DAMAGES, Damage
+from tests.fakes.disk import Killed, nth_call
 
 DIGEST = "sha256:" + "a" * 64
 CALLS = ["open", "fsync", "replace", "rename", "unlink", "close"]
@@ -50,31 +50,6 @@ def saved(tmp_path: Path) -> Path:
     save(tmp_path, 1)
     save(tmp_path, 2)
     return tmp_path
-
-
-class Killed(BaseException):
-    """The process ends here: no handler of ours may run on."""
-
-
-@contextmanager
-def nth_call(
-    monkeypatch: pytest.MonkeyPatch, call: str, nth: int, error: BaseException, *, after: bool
-) -> Iterator[None]:
-    """Let the ``nth`` call of an ``os`` function fail, instead of being done or once it is."""
-    original, left = getattr(os, call), [nth]
-
-    def fail(*args: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] == -1 and not after:
-            raise error
-        result = original(*args, **options)
-        if left[0] == -1:
-            raise error
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        yield
 
 
 # --- crashes --------------------------------------------------------------------------------------
@@ -118,11 +93,7 @@ def test_a_save_that_the_disk_refuses_loses_no_table(
     saved: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
 ) -> None:
     acknowledged = 2
-    error = OSError(errno.EIO, "Input/output error")
-    with (
-        nth_call(monkeypatch, call, nth, error, after=False),
-        contextlib.suppress(TableFileError),
-    ):
+    with nth_call(monkeypatch, call, nth), contextlib.suppress(TableFileError):
         save(saved, 3)
         acknowledged = 3
     assert generation_of(saved) == acknowledged, "what was refused is not there"
@@ -149,7 +120,7 @@ def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
 
     with (
         capture_logs() as logs,
-        nth_call(monkeypatch, "fsync", 1, error, after=False),
+        nth_call(monkeypatch, "fsync", 1),
         monkeypatch.context() as patch,
     ):
         patch.setattr(os, "replace", only_twice)
@@ -158,19 +129,6 @@ def test_a_refused_table_that_cannot_be_taken_back_is_in_the_log(
             save(saved, 3)
     events = [one["event"] for one in logs]
     assert events == ["file.restore_failed", "table.restore_failed"]
-
-
-def test_a_second_rename_that_fails_undoes_the_first(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    error = OSError(errno.EIO, "Input/output error")
-    with (
-        nth_call(monkeypatch, "replace", 1, error, after=False),
-        pytest.raises(TableFileError, match="Input/output"),
-    ):
-        save(saved, 3)
-    assert json.loads((saved / "table.json").read_text())["generation"] == 2
-    assert not (saved / "table.json.part").exists()
 
 
 @pytest.mark.parametrize(
@@ -198,15 +156,6 @@ def test_whatever_a_crash_has_left_the_newest_complete_table_counts(
         (tmp_path / name).write_bytes(contents[generation])
     assert generation_of(tmp_path) == expected
     assert generation_of(tmp_path) == expected, "and so it does the next time"
-
-
-def test_torn_part_beside_a_whole_table_is_ignored(saved: Path) -> None:
-    content = (saved / "table.json").read_bytes()
-    for length in range(0, len(content), 7):
-        (saved / "table.json.part").write_bytes(content[:length])
-        assert generation_of(saved) == 2
-    save(saved, 3)
-    assert generation_of(saved) == 3
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -261,30 +210,13 @@ def test_a_table_that_is_damaged_while_it_serves_replaces_no_whole_one(
     damaged = DamagedFiles()
     damage.apply(saved / "table.json")
     with (
-        nth_call(monkeypatch, "fsync", 1, Killed(), after=False),  # of the folder: at the end
+        nth_call(monkeypatch, "fsync", 1, Killed()),  # of the folder: at the end
         pytest.raises(Killed),
     ):
         save(saved, 3, damaged)
     (saved / "table.json").unlink()  # as if that rename had not survived
     assert generation_of(saved) == 1
     assert [one.name for one in damaged.all()] == ["table.json"]
-
-
-def test_a_table_that_cannot_be_read_stays_where_it_is(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = os.open
-
-    def refuse(path: Any, *args: Any, **options: Any) -> int:
-        if Path(path).name == "table.json":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return original(path, *args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        with pytest.raises(TableFileError, match=r"table\.json cannot be read: Permission denied"):
-            TableFile(saved).load("champion")
-    assert generation_of(saved) == 2
 
 
 def test_missing_table_is_reported(saved: Path) -> None:

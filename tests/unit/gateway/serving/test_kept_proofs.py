@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,38 +135,6 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     assert await KeptProofs(tmp_path).of(ORDER) == PROOF
 
 
-async def test_full_disk_prevents_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_disk(monkeypatch)
-    proofs = KeptProofs(tmp_path)
-    proofs.keep(ORDER, PROOF)
-    await proofs.close()
-    assert await proofs.of(ORDER) == PROOF, "it is remembered"
-    assert not names(tmp_path)
-    monkeypatch.undo()
-    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
-    await proofs.close()
-    known = await KeptProofs(tmp_path).of(ORDER)
-    assert known is not None
-    assert known.joined_rows == 192
-
-
-async def test_missing_threads_prevent_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    proofs = KeptProofs(tmp_path)
-    monkeypatch.setattr("asyncio.to_thread", refuse)
-    proofs.keep(ORDER, PROOF)
-    await proofs.close()
-    assert await proofs.of(ORDER) == PROOF, "it is remembered"
-    monkeypatch.undo()
-    proofs.keep(ORDER, replace(PROOF, joined_rows=192))
-    await proofs.close()
-    assert names(tmp_path) == {name_of(ORDER)}
-
-
 async def test_missing_folder_prevents_nothing(tmp_path: Path) -> None:
     (tmp_path / "proofs").write_text("a file")
     proofs = KeptProofs(tmp_path / "proofs")
@@ -179,20 +146,6 @@ async def test_missing_folder_prevents_nothing(tmp_path: Path) -> None:
 
 def orders_of(count: int) -> list[Load]:
     return [replace(ORDER, digest=f"sha256:{n:064x}") for n in range(count)]
-
-
-async def test_what_5000_models_proved_is_kept(tmp_path: Path) -> None:
-    orders = orders_of(5000)
-    for order in orders:
-        (tmp_path / name_of(order)).write_bytes(_bytes_of(order, PROOF))
-    proofs = KeptProofs(tmp_path)
-    more = replace(PROOF, joined_rows=192)
-    proofs.keep(orders[0], more)
-    await proofs.close()
-    assert len(names(tmp_path)) == 5000
-    assert [await proofs.of(order) for order in orders] == [more] + [PROOF] * 4999
-    shutil.rmtree(tmp_path)
-    assert await proofs.of(orders[1]) == PROOF, "it is remembered"
 
 
 async def test_a_write_does_not_list_the_folder_again(

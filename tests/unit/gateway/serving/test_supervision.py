@@ -235,13 +235,6 @@ async def test_damaged_copy_is_reported_until_one_was_loaded() -> None:
     assert node.damaged() == []
 
 
-async def test_reports_of_damaged_copies_are_bounded() -> None:
-    node = a_node()
-    for number in range(1, 301):
-        node.copy_damaged(ArtifactRef("m", number, f"sha256:{number:064x}"), "altered")
-    assert [one.version for one in node.damaged()] == list(range(45, 301))
-
-
 def supervisor_of(world: World) -> Supervisor:
     given: Any = world
     none: Any = SimpleNamespace(save_hot=lambda hot: None, write_due=lambda: None)

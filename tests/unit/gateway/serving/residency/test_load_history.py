@@ -144,13 +144,3 @@ def test_next_replica_takes_over_the_faded_heat(record, clock):
 def test_peak_size_of_a_model_is_known_for_its_next_version(record):
     record.loaded(key("a"), 1.0, 100, 300)
     assert bytes_of(record, key("a")._replace(version=2)) == 300
-
-
-def test_5000_models_keep_their_sizes_and_pauses(record):
-    keys = [key(f"m{number}") for number in range(5000)]
-    for one in keys:
-        record.loaded(one, 1.0, 100)
-        record.load_failed(one, "no luck")
-    assert all(bytes_of(record, one) == 100 for one in keys)
-    assert all(record.trouble(one) == ("no luck", 1.0) for one in keys)
-    assert all(bytes_of(record, one._replace(version=2)) == 100 for one in keys)
