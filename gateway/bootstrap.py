@@ -35,6 +35,7 @@ from gateway.serving import (
     Observer,
     Replica,
     ReplicaLimits,
+    ReplicaPool,
     ResidentLimits,
     ResidentSet,
     Supervisor,
@@ -297,6 +298,7 @@ def _resident_set(
         return Replica(str(key), launchers, limits, on_stopped, count, on_proof=proofs.keep)
 
     return ResidentSet(
+        ReplicaPool(new_replica=new_replica, prepare=load_orders.load_order, observer=observer),
         limits=ResidentLimits(
             settings.max_resident,
             settings.max_resident_bytes,
@@ -304,10 +306,7 @@ def _resident_set(
         ),
         load_budget_s=settings.load_budget_s,
         max_waiting=settings.max_in_flight,
-        new_replica=new_replica,
-        prepare=load_orders.load_order,
         requirements=load_orders,
-        observer=observer,
         shared_bytes=shared_bytes,
     )
 

@@ -159,11 +159,7 @@ class TableFile:
         return self._written or (0, 0)
 
     def save_change(self, table: RouteTable, moved: Iterable[AliasRef]) -> None:
-        """Write a change of a table; it is on disk when this returns.
-
-        Args:
-            table: The table after the change.
-            moved: The aliases that differ from the table before.
+        """Write the change to a table, in which these aliases moved; it is on disk on return.
 
         Raises:
             TableFileError: The disk refused; the table before is still there.

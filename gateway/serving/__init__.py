@@ -27,6 +27,7 @@ from gateway.serving.replica import (
 from gateway.serving.residency import (
     LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE,
     Observer as Observer,
+    ReplicaPool as ReplicaPool,
     Resident as Resident,
     ResidentLimits as ResidentLimits,
     ResidentSet as ResidentSet,

@@ -107,21 +107,13 @@ class Admission:
         self.check_buffered(length)
 
     def check(self, length: int) -> None:
-        """Refuse a complete body of so many bytes.
-
-        Raises:
-            GatewayOverloadedError: No slot is free, or too many bytes are held.
-        """
+        """Refuse a complete body of so many bytes; raises as `expect`."""
         if self.in_flight >= self._max_in_flight:
             raise self._overloaded(f"{self.in_flight} requests")
         self.check_bytes(length)
 
     def enter(self, body_bytes: int) -> Slot:
-        """Take a slot for a request whose body is complete.
-
-        Raises:
-            GatewayOverloadedError: No slot is free, or too many bytes are held.
-        """
+        """Take a slot for a request whose body is complete; raises as `expect`."""
         self.check(body_bytes)
         if self.in_flight == 0:
             self._rate.began(self._clock())
@@ -142,14 +134,9 @@ class Admission:
         return buffered
 
     def check_bytes(self, more: int, *, own: int = 0) -> None:
-        """Refuse bytes beyond the bound. A request alone is never refused.
+        """Refuse ``more`` bytes beyond the bound. A request alone is never refused.
 
-        Args:
-            more: Bytes to be added.
-            own: Bytes of the same request that are counted already.
-
-        Raises:
-            GatewayOverloadedError: They are too many.
+        ``own``: bytes of the same request that are counted already.
         """
         held = self.in_flight_bytes
         if held > own and held + more > self._max_in_flight_bytes:
@@ -159,9 +146,6 @@ class Admission:
         """Refuse arriving bytes beyond their share; arguments as of `check_bytes`.
 
         Replies that are being read count too, but are never refused: they are in memory.
-
-        Raises:
-            GatewayOverloadedError: They are too many.
         """
         buffered = self.buffered_bytes
         share = _SMALL_BUFFER_SHARE if own + more <= _SMALL_BYTES else _BUFFER_SHARE

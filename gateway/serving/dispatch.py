@@ -150,32 +150,27 @@ class Dispatcher:
         limit_s = route.timeout_s or self._request_timeout_s
         try:
             timeout_s = limit_s if call.deadline is None else min(limit_s, _left_s(call.deadline))
-            reply = self._send(lease, call, timeout_s, limit_s)
+            header = Predict(
+                protocol=call.protocol,
+                content_type=call.content_type,
+                deadline=time.monotonic() + timeout_s,
+                request_id=call.request_id,
+                content_encoding=call.content_encoding,
+                probabilities=call.probabilities,
+            )
+            reply = lease.replica.submit(
+                orjson.dumps(header),
+                call.body,
+                timeout_s=timeout_s,
+                limit_s=limit_s,
+                on_done=partial(_release, lease, call.slot),
+                answer_type=_REPLY_TYPES[call.protocol],
+            )
         except BaseException:
             lease.release()
             raise
         call.slot.share()
         return reply
-
-    def _send(
-        self, lease: Lease, call: Call, timeout_s: float, limit_s: float
-    ) -> asyncio.Future[WorkerReply]:
-        header = Predict(
-            protocol=call.protocol,
-            content_type=call.content_type,
-            deadline=time.monotonic() + timeout_s,
-            request_id=call.request_id,
-            content_encoding=call.content_encoding,
-            probabilities=call.probabilities,
-        )
-        return lease.replica.submit(
-            orjson.dumps(header),
-            call.body,
-            timeout_s=timeout_s,
-            limit_s=limit_s,
-            on_done=partial(_release, lease, call.slot),
-            answer_type=_REPLY_TYPES[call.protocol],
-        )
 
     async def _load(self, key: ArtifactRef) -> Lease:
         try:

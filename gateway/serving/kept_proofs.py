@@ -117,8 +117,8 @@ class KeptProofs:
         """Remove the least recently used files beyond the bound; list the folder once."""
         if self._files is None:
             self._files = OrderedDict.fromkeys(await asyncio.to_thread(_by_use, self._folder))
+        self._files.pop(written, None)
         self._files[written] = None
-        self._files.move_to_end(written)
         while len(self._files) > MOST_KEPT:
             unused = next(iter(self._files))
             await asyncio.to_thread(remove_file, self._folder / unused)
@@ -172,11 +172,4 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _by_use(folder: Path) -> list[str]:
     """Return the files of a folder by use, the last one last. Blocking."""
-    return [path.name for path in sorted(folder.iterdir(), key=_used_at)]
-
-
-def _used_at(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except OSError:
-        return 0.0
+    return [path.name for path in sorted(folder.iterdir(), key=lambda path: path.lstat().st_mtime)]

@@ -6,6 +6,7 @@ The answers come from the present route table and the artifact store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,16 +36,10 @@ _BATCH_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """What one worker may use.
+    """What one worker may use; see `messages.Load`.
 
     Attributes:
-        threads: Threads of numerical libraries.
-        memory_bytes: The most memory.
-        batch_bytes: The most bytes of bodies in one batch.
-        answer_bytes: The largest reply to one request.
-        cuda_devices: The GPUs of torch models, as in `messages.Load`, or None.
-        not_finite: What becomes of such a number in a reply, as in `messages.Load`.
-        proof_budget_s: Seconds for proofs of one artifact.
+        cuda_devices: The GPUs of torch models, or None.
         timeout_s: The time-out of models whose tags set none.
     """
 
@@ -110,16 +105,12 @@ class LoadOrders:
 
     def servable(self, keys: Sequence[ArtifactRef]) -> list[ArtifactRef]:
         """Return the versions that this node may serve: active, or listed with these bytes."""
-        return [key for key in keys if self._is_servable(key)]
-
-    def _is_servable(self, key: ArtifactRef) -> bool:
-        table = self._node.table
-        if table.is_target(key):
-            return True
-        try:
-            return table.version(key.model, key.version).digest == key.digest
-        except GatewayError:
-            return False
+        table, servable = self._node.table, []
+        for key in keys:
+            with contextlib.suppress(GatewayError):  # it is no longer listed
+                if table.is_target(key) or table.version(*key[:2]).digest == key.digest:
+                    servable.append(key)
+        return servable
 
     async def load_order(self, key: ArtifactRef) -> messages.Load:
         """Return the LOAD message of a version.
@@ -138,23 +129,19 @@ class LoadOrders:
             max_batch_rows=rows or _BATCH_ROWS,
             timeout_s=self.timeout_s(key) or order.timeout_s,
         )
-        if self._uses_gpu(order.description):
-            order = self._on_gpu(order)
+        if self._uses_gpu(order.description):  # neither a fork nor a memory limit suits CUDA
+            order = replace(
+                order,
+                interpreter=order.interpreter or sys.executable,
+                cuda_devices=self._limits.cuda_devices,
+                memory_bytes=None,
+            )
         proof = await self._proofs.of(order) if self._proofs is not None else None
         return order if proof is None else replace(order, proof=proof.as_header())
 
     def _uses_gpu(self, description: Mapping[str, Any]) -> bool:
         is_torch = description.get("loader_module") == _TORCH
         return is_torch and self._limits.cuda_devices is not None
-
-    def _on_gpu(self, order: messages.Load) -> messages.Load:
-        """Return an order for a GPU: neither a fork nor a memory limit suits CUDA."""
-        return replace(
-            order,
-            interpreter=order.interpreter or sys.executable,
-            cuda_devices=self._limits.cuda_devices,
-            memory_bytes=None,
-        )
 
     def _environment(self, key: ArtifactRef) -> Environment:
         """Return the environment of a version.

@@ -31,7 +31,7 @@ from gateway.serving.replica.launcher import Launcher
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.residency.decision import ResidentLimits, spared
-from gateway.serving.residency.replica_pool import Resident
+from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Load
 from tests.fakes.worker import EXIT_ON, HANG_ON
@@ -127,13 +127,11 @@ class DataPlane:
         self.node = Node(node_id="n", boot_id="b", table=RouteTable(ALIAS))
         self.node.replace(self.node.table.with_catalogue(_catalogue(digests)))
         self.residents = ResidentSet(
+            ReplicaPool(new_replica=self._new_replica, prepare=self._prepare, observer=self),
             limits=ResidentLimits(terms.workers, terms.room_bytes),
             load_budget_s=terms.load_budget_s,
             max_waiting=1000,
-            new_replica=self._new_replica,
-            prepare=self._prepare,
             requirements=Requirements(self.node, terms),
-            observer=self,
         )
         self.rollout = Rollout(
             node=self.node,

@@ -8,6 +8,7 @@ from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, NotDeliveredError
 from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.replica_pool import ReplicaPool
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Alive, Loaded
 
@@ -107,14 +108,16 @@ class World:
         self.gate = asyncio.Event()
         self.gate.set()
         self.set = ResidentSet(
+            ReplicaPool(
+                new_replica=self.new_replica,
+                prepare=self.prepare,
+                observer=self,
+                clock=self.clock,
+            ),
             limits=ResidentLimits(count, megabytes * MIB),
             load_budget_s=load_budget_s,
             max_waiting=100,
-            new_replica=self.new_replica,
-            prepare=self.prepare,
             requirements=self,
-            observer=self,
-            clock=self.clock,
         )
         self.guess_megabytes = guess_megabytes
         self.asked_replicas, self.last, self.pins = {}, set(), set()

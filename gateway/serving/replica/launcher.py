@@ -340,9 +340,7 @@ class ExecLauncher:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             try:
                 ends = _Ends.made(ours, theirs)
-                process, exited = self._start(
-                    interpreter, ends.worker, ends.inherited_lifeline, ends.inherited_output
-                )
+                process, exited = self._start(interpreter, ends)
             except OSError as error:
                 raise LoadError(
                     "environment_missing",
@@ -353,16 +351,14 @@ class ExecLauncher:
         release = partial(_reap, process)
         return WorkerProcess(process.pid, ends.channel, exited, ends.lifeline, ends.output, release)
 
-    def _start(
-        self, interpreter: str, channel: socket.socket, lifeline: Connection, output: Connection
-    ) -> tuple[subprocess.Popen[bytes], int]:
+    def _start(self, interpreter: str, ends: _Ends) -> tuple[subprocess.Popen[bytes], int]:
         """Start the process; return it and its pidfd."""
         process = subprocess.Popen(  # noqa: S603  # the control plane made this interpreter
-            _command(interpreter, channel, lifeline),
+            _command(interpreter, ends.worker, ends.inherited_lifeline),
             stdin=subprocess.DEVNULL,
-            stdout=output.fileno(),
-            stderr=output.fileno(),
-            pass_fds=(channel.fileno(), lifeline.fileno()),
+            stdout=ends.inherited_output.fileno(),
+            stderr=ends.inherited_output.fileno(),
+            pass_fds=(ends.worker.fileno(), ends.inherited_lifeline.fileno()),
             start_new_session=True,
             env=self._environ,
         )

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 _ROUNDS = 5
 """A process may fork between two rounds; each round finds fewer that can."""
@@ -19,16 +20,13 @@ def end(leader: int, pidfd: int) -> None:
     """Kill every process of a session, without waiting for their ends.
 
     The kernel does not reuse a process id while it names a session. So if the leader is gone and
-    its id names a process again, the session had no members left.
-
-    Args:
-        leader: Process id of the session's leader, running or not.
-        pidfd: The leader's.
+    its id names a process again, the session had no members left. ``pidfd``: the leader's.
 
     Raises:
         OSError: No descriptor is free, so processes in other groups than the leader's live on.
     """
-    if _is_gone(pidfd) and _exists(leader):
+    is_reaped = _is_gone(partial(signal.pidfd_send_signal, pidfd))
+    if is_reaped and not _is_gone(partial(os.kill, leader)):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
@@ -79,22 +77,12 @@ def _kill(pid: int, is_meant: Callable[[int], bool]) -> bool:
     return True
 
 
-def _is_gone(pidfd: int) -> bool:
-    """Whether a process has ended and was reaped."""
+def _is_gone(send: Callable[[int], None]) -> bool:
+    """Whether a process has ended and was reaped. ``send``: sends it a signal."""
     try:
-        signal.pidfd_send_signal(pidfd, 0)
+        send(0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
     return False
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

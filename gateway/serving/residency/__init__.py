@@ -7,6 +7,7 @@ from gateway.serving.residency.decision import (
 from gateway.serving.residency.replica_pool import (
     Lease as Lease,
     Observer as Observer,
+    ReplicaPool as ReplicaPool,
     Resident as Resident,
 )
 from gateway.serving.residency.resident_set import ResidentSet as ResidentSet

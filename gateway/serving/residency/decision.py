@@ -210,12 +210,9 @@ def faded(heat: float, seconds: float) -> float:
 def value(heat: float, idle_s: float) -> float:
     """Return what keeping a replica is worth: how lately it was used, weighed by how often.
 
-    The logarithm lets a replica that was hot an hour ago go soon; the half-life beside the idle
-    time keeps one request from outweighing many. A replica that was never used is worth nothing.
-
-    Args:
-        heat: Its uses, halved every ``HALF_LIFE_S``.
-        idle_s: Seconds since its last use.
+    The logarithm of its uses (``heat``) lets a replica that was hot an hour ago go soon; the
+    half-life beside the idle time keeps one request from outweighing many. A replica that was never
+    used is worth nothing.
     """
     return math.log2(1.0 + heat) / (HALF_LIFE_S + max(0.0, idle_s))
 
@@ -398,7 +395,7 @@ def _victims(
 
 
 def _enough(idle: Sequence[ReplicaView], slots: int, size: int) -> list[ReplicaView]:
-    """Return the first replicas that together free so many slots and bytes."""
+    """Return the first replicas that together free so many slots and bytes, none needlessly."""
     victims: list[ReplicaView] = []
     for one in idle:
         if slots <= 0 and size <= 0:

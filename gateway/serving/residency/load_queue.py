@@ -41,7 +41,6 @@ from gateway.serving.residency.decision import (
     displaced,
 )
 from gateway.serving.residency.demand import Demand
-from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.system import release_all
 
@@ -78,20 +77,19 @@ class LoadQueue:
         *,
         limits: ResidentLimits,
         requirements: Requirements,
-        load_history: LoadHistory,
         load_budget_s: float,
         shared_bytes: Callable[[], int],
-        clock: Callable[[], float],
     ) -> None:
         """Start empty; see `ResidentSet`."""
         self.standbys: dict[str, Standby] = {}
         self._pool = pool
+        self._pool.owner = self
         self._limits = limits
         self._requirements = requirements
-        self._load_history = load_history
+        self._load_history = pool.load_history
         self._load_budget_s = load_budget_s
         self._shared_bytes = shared_bytes
-        self._clock = clock
+        self._clock = pool.clock
         self._demands: dict[ArtifactRef, Demand] = {}
         self._background: dict[ArtifactRef, bool] = {}
         """Versions to be loaded in free room, and whether it is a restart."""
@@ -201,7 +199,6 @@ class LoadQueue:
         waits = [decision.TURN_WAIT_S] if self._demands or self._lacking() else []
         now = self._clock()
         waits += [one.paused_until - now for one in self._demands.values()]
-        waits += [self._load_history.pause_left_s(key) for key in self.background()]
         if waits := [wait_s for wait_s in waits if wait_s > 0]:
             self._rebalance_within(max(_SHORTEST_WAIT_S, min(waits)))
 

@@ -15,11 +15,6 @@ def choose(ready: Sequence[Resident], body_bytes: int, now: float) -> Resident:
     time-out. One without an answer yet counts as fast as the fastest. If the best replica has
     work, an idle one is tried once its measured slowness has decayed enough. A replica that would
     refuse the request is chosen only if all would.
-
-    Args:
-        ready: At least one.
-        body_bytes: The size of the request's body.
-        now: Monotonic seconds.
     """
     ready = [one for one in ready if one.replica.has_room(body_bytes)] or ready
     rates = [one.replica.expected_service_s(now) for one in ready]

@@ -6,6 +6,7 @@ Event loop only.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -161,14 +162,18 @@ class ReplicaPool:
         new_replica: Callable[[ArtifactRef, Callable[[Replica], None]], Replica],
         prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         observer: Observer,
-        load_history: LoadHistory,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Start empty.
+
+        ``prepare`` reads a version's load order. ``new_replica`` builds a replica, which calls the
+        second argument once it has stopped.
+        """
+        self.clock = clock
+        self.load_history = LoadHistory(clock)
         self._new_replica = new_replica
         self._prepare = prepare
         self._observer = observer
-        self._load_history = load_history
-        self._clock = clock
         self.owner: Owner
         self._by_key: dict[ArtifactRef, list[Resident]] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -213,13 +218,13 @@ class ReplicaPool:
     def take(self, resident: Resident) -> Lease:
         """Take a lease on a ready replica."""
         resident.leases += 1
-        resident.last_used = self._clock()
+        resident.last_used = self.clock()
         resident.heat += 1
         return Lease(resident, self._released)
 
     def _released(self, resident: Resident) -> None:
         resident.leases -= 1
-        resident.last_used = self._clock()
+        resident.last_used = self.clock()
         if resident.leases:
             return
         if not resident.closed_to_new:
@@ -235,7 +240,7 @@ class ReplicaPool:
 
     def start(self, key: ArtifactRef, expected_bytes: int) -> None:
         """Start to load a replica; the owner receives the outcome."""
-        now = self._clock()
+        now = self.clock()
         self._count += 1
         resident = Resident(
             key=key,
@@ -243,7 +248,7 @@ class ReplicaPool:
             bytes=expected_bytes,
             last_used=now,
             started_at=now,
-            heat=self._load_history.take_heat(key),
+            heat=self.load_history.take_heat(key),
             replica=self._new_replica(key, lambda replica: self._stopped(resident, replica)),
         )
         task = asyncio.get_running_loop().create_task(self._load(resident))
@@ -252,10 +257,10 @@ class ReplicaPool:
         task.add_done_callback(self._loads.discard)
 
     async def _load(self, resident: Resident) -> None:
-        started = self._clock()
+        started = self.clock()
         try:
             await self._load_in_tries(resident)
-            self._ready(resident, self._clock() - started)
+            self._ready(resident, self.clock() - started)
         except LoadError as error:
             self._failed(resident, error)
         except Exception as error:  # noqa: BLE001  # every waiter gets an answer
@@ -291,14 +296,14 @@ class ReplicaPool:
             return
         resident.bytes = resident.ready_bytes = replica.private_bytes
         peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
-        self._load_history.loaded(resident.key, seconds, resident.bytes, peak_bytes)
+        self.load_history.loaded(resident.key, seconds, resident.bytes, peak_bytes)
         release_all(partial(self._observer.loaded, resident.key, seconds, resident.bytes))
         self.owner.became_ready(resident)
 
     def _failed(self, resident: Resident, error: LoadError) -> None:
         if resident.ending:  # it was ended while it loaded: no fault of the version
             return
-        pause_s = self._load_history.load_failed(resident.key, error.message)
+        pause_s = self.load_history.load_failed(resident.key, error.message)
         release_all(
             partial(self._observer.load_failed, resident.key, error.failure, error.message),
             partial(self.owner.load_failed, resident, error, pause_s),
@@ -311,7 +316,7 @@ class ReplicaPool:
         """Let a replica answer its requests, then end it. ``evicted``: to make room."""
         if resident.ending:
             return
-        resident.close_to_new(self._clock())
+        resident.close_to_new(self.clock())
         resident.end_reason, resident.evicted = reason, evicted
         if not resident.leases:
             self.end(resident, reason)
@@ -330,7 +335,7 @@ class ReplicaPool:
 
     def replace(self, resident: Resident, reason: str) -> None:
         """Drain a ready replica that is wrong. This counts as a death, so it gets a successor."""
-        resident.close_to_new(self._clock())
+        resident.close_to_new(self.clock())
         resident.wrong = reason
         self._record_death(resident, reason)
         if not resident.leases:
@@ -338,7 +343,7 @@ class ReplicaPool:
 
     def _record_death(self, resident: Resident, reason: str) -> None:
         had_answered = resident.replica.answered > 0
-        self._load_history.died(resident.key, reason, had_answered=had_answered)
+        self.load_history.died(resident.key, reason, had_answered=had_answered)
 
     def close(self) -> None:
         """End every replica, and every load under way."""
@@ -367,7 +372,7 @@ class ReplicaPool:
         group.remove(resident)
         if not group:
             del self._by_key[resident.key]
-        self._load_history.keep_heat(resident.key, resident.heat)
+        self.load_history.keep_heat(resident.key, resident.heat)
         evicted = resident.evicted and not died
         report = partial(self._observer.ended, resident.key, reason, evicted=evicted, died=died)
         release_all(

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.contract import ArtifactRef
 from gateway.errors import (
@@ -22,13 +21,11 @@ from gateway.errors import (
     ModelLoadingError,
     ModelOverloadedError,
 )
-from gateway.serving.replica import Replica
 from gateway.serving.residency.decision import ResidentLimits, Standby, spared
 from gateway.serving.residency.demand import Demand
-from gateway.serving.residency.load_history import LoadHistory
 from gateway.serving.residency.load_queue import LoadQueue, Requirements
 from gateway.serving.residency.replica_choice import choose
-from gateway.serving.residency.replica_pool import Lease, Observer, ReplicaPool, Resident
+from gateway.serving.residency.replica_pool import Lease, ReplicaPool, Resident
 from gateway.system import release_all
 from gateway.worker.protocol import messages
 
@@ -41,44 +38,31 @@ class ResidentSet:
 
     def __init__(
         self,
+        pool: ReplicaPool,
         *,
         limits: ResidentLimits,
         load_budget_s: float,
         max_waiting: int,
-        new_replica: Callable[[ArtifactRef, Callable[[Replica], None]], Replica],
-        prepare: Callable[[ArtifactRef], Awaitable[messages.Load]],
         requirements: Requirements,
-        observer: Observer,
         shared_bytes: Callable[[], int] = lambda: 0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start empty.
+        """Bound an empty pool.
 
-        ``max_waiting`` requests may wait for one version, for ``load_budget_s`` each. ``prepare``
-        reads a version's load order; ``new_replica`` builds a replica, which calls the second
-        argument once it has stopped. ``shared_bytes``: the forkserver's size, which counts once.
+        ``max_waiting`` requests may wait for one version, for ``load_budget_s`` each.
+        ``shared_bytes``: the forkserver's size, which counts once.
         """
-        self.load_history = LoadHistory(clock)
+        self.load_history = pool.load_history
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
-        self._clock = clock
-        self._pool = ReplicaPool(
-            new_replica=new_replica,
-            prepare=prepare,
-            observer=observer,
-            load_history=self.load_history,
-            clock=clock,
-        )
+        self._clock = pool.clock
+        self._pool = pool
         self._queue = LoadQueue(
-            self._pool,
+            pool,
             limits=limits,
             requirements=requirements,
-            load_history=self.load_history,
             load_budget_s=load_budget_s,
             shared_bytes=shared_bytes,
-            clock=clock,
         )
-        self._pool.owner = self._queue
 
     # --- leases -----------------------------------------------------------------------------------
 

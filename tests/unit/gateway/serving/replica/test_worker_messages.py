@@ -28,6 +28,7 @@ from gateway.serving.replica import worker_messages
 from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.replica_pool import ReplicaPool
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.errors import Detail, RequestRefusedError
 from gateway.worker.loading.load import LoadFailedError
@@ -465,13 +466,11 @@ async def _lied_to(launcher: Liar) -> None:
         return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {}, interpreter=own)
 
     residents = ResidentSet(
+        ReplicaPool(new_replica=new_replica, prepare=order, observer=Seen()),
         limits=ResidentLimits(2, 1000),
         load_budget_s=20.0,
         max_waiting=10,
-        new_replica=new_replica,
-        prepare=order,
         requirements=Terms(),
-        observer=Seen(),
     )
     async with asyncio.timeout(30):
         (await residents.lease(GOOD)).release()

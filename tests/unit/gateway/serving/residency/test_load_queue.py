@@ -8,6 +8,7 @@ import pytest
 from gateway.contract.references import ArtifactRef
 from gateway.errors import LoadError, ModelLoadingError
 from gateway.serving.residency import decision, load_history, load_queue
+from gateway.serving.residency.demand import Demand
 from tests.fakes.resident_set import MIB, World, key, staging, until
 
 
@@ -113,8 +114,15 @@ async def test_replica_that_grew_ends_before_a_bigger_one() -> None:
     assert (a.resident.closed_to_new, b.resident.closed_to_new) == (False, True)
 
 
+async def test_stages_that_end_leave_their_callers_in_need_of_one_replica() -> None:
+    stage: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    demand = Demand(key("a"), since=0.0, replicas=3, stages=[stage])
+    demand.end_stages(None)
+    assert (stage.done(), demand.stages, demand.replicas) == (True, [], 1)
+
+
 async def test_active_version_restarts_after_a_failed_restart(
-    monkeypatch: pytest.MonkeyPatch,
+    soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_history, "_FIRST_BACK_OFF_S", 0.02)
     world = World()

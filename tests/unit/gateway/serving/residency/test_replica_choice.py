@@ -100,6 +100,12 @@ def test_slow_replica_is_not_tried_while_a_fast_one_is_idle():
     assert traffic(servers, from_s=5.2, to_s=600.0, every_s=0.1)[0] == 0
 
 
+def test_replica_with_the_least_expected_wait_is_chosen() -> None:
+    fast, slow = one(3, 1.0), one(1, 1.9)
+    assert choose([fast, slow], 0, 0.0) is slow
+    assert choose([fast, one(1, 2.1)], 0, 0.0) is fast
+
+
 def test_full_replica_is_not_chosen_beside_one_with_room() -> None:
     full, free = one(256, 0.001, room_bytes=-1), one(3, 0.1)
     assert choose([full, free], 0, 0.0) is free

@@ -462,24 +462,6 @@ async def test_active_version_that_died_restarts():
     await until(lambda: world.set.is_ready(key("a")))
 
 
-async def test_early_timer_schedules_another(monkeypatch):
-    loop = asyncio.get_running_loop()
-    call_later = loop.call_later
-
-    def early(delay, *what):
-        """As uvloop does, which rounds every delay to whole milliseconds; by more, to be sure."""
-        return call_later(max(0.0, delay - 0.01), *what)
-
-    monkeypatch.setattr(loop, "call_later", early)
-    world = World()
-    rests = [0.0205, 0.0205]
-    monkeypatch.setattr(
-        world.set.load_history, "pause_left_s", lambda _key: rests.pop(0) if rests else 0.0
-    )
-    world.set.load_in_background([key("a")])
-    await until(lambda: world.set.is_ready(key("a")))
-
-
 async def test_hottest_version_is_the_most_used_lately():
     world = World(count=3)
     for name, times in (("a", 3), ("b", 5), ("c", 1)):
@@ -554,6 +536,8 @@ async def test_ending_replica_does_not_delay_other_versions():
 async def test_busy_replica_beyond_the_limit_drains_and_is_replaced():
     world = World(megabytes=100)
     held = await world.set.lease(key("a"))
+    world.set.measured(held.resident, 100 * MIB)
+    assert held.resident.ready, "so much it may hold"
     world.set.measured(held.resident, 500 * MIB)
     again = asyncio.ensure_future(world.set.lease(key("a")))
     await asyncio.sleep(0)
