@@ -393,19 +393,6 @@ async def test_invalid_proof_is_not_kept(proved, header):
     assert (kept, replica.loaded) == ([], LOADED)
 
 
-async def test_worker_lost_in_a_proof_is_ended_and_its_requests_not_begun(proved):
-    replica, launcher, kept = proved
-    launcher.say(Proving(LOST.as_header()))
-    await heard(replica, launcher)
-    answer = ask(replica, timeout_s=60)
-    async with asyncio.timeout(10):
-        with pytest.raises(NotDeliveredError):
-            await answer
-        await replica.wait_stopped()
-    assert kept == [replace(PROOF, lost=MAX_LOST)]
-    assert "did not come back from a proof" in replica.end_reason
-
-
 @pytest.mark.parametrize(("told", "lost"), [(False, [LOST]), (True, [])])
 async def test_only_a_worker_that_dies_in_a_proof_is_lost_in_it(proved, told, lost):
     replica, launcher, kept = proved

@@ -62,6 +62,7 @@ from tests.fakes.lies import (
     header_of,
     spelled_as,
 )
+from tests.fakes.resident_set import MIB, World
 from tests.fakes.worker import FakeLauncher, FakeWorker
 from tests.unit.gateway.serving.replica.test_replica import (
     LIMITS,
@@ -411,33 +412,6 @@ class Liar(FakeLauncher):
         return self._then == "go on"
 
 
-class Terms:
-    """What a resident set asks about versions: one worker each, of a byte."""
-
-    def estimate_bytes(self, key):
-        return 1
-
-    def replicas(self, key):
-        return 1
-
-    def restarts(self, key):
-        return False
-
-    def keep_resident(self, key):
-        return False
-
-
-class Seen:
-    def loaded(self, key, seconds, resident_bytes):
-        assert isinstance(resident_bytes, int)
-
-    def load_failed(self, key, failure, message):
-        json.dumps([failure, message]).encode()
-
-    def ended(self, key, reason, *, evicted, died):
-        json.dumps(reason).encode()
-
-
 GOOD, LYING = (ArtifactRef(name, version, "d") for name, version in (("good", 1), ("liar", 2)))
 SHORT = ReplicaLimits(4, 1000, load_timeout_s=0.3, warm_up_timeout_s=0.3, stuck_grace_s=0.05)
 
@@ -465,12 +439,13 @@ async def _lied_to(launcher: Liar) -> None:
         own = "/liar" if key == LYING else None
         return Load(key.model, key.version, key.digest, "/nowhere", "/nowhere", {}, interpreter=own)
 
+    world: Any = World()
     residents = ResidentSet(
-        ReplicaPool(new_replica=new_replica, prepare=order, observer=Seen()),
-        limits=ResidentLimits(2, 1000),
+        ReplicaPool(new_replica=new_replica, prepare=order, observer=world),
+        limits=ResidentLimits(2, 100 * MIB),
         load_budget_s=20.0,
         max_waiting=10,
-        requirements=Terms(),
+        requirements=world,
     )
     async with asyncio.timeout(30):
         (await residents.lease(GOOD)).release()
@@ -478,6 +453,7 @@ async def _lied_to(launcher: Liar) -> None:
         reply = await _ask(residents, GOOD)
         assert isinstance(reply, WorkerReply)
         await residents.close(10.0)
+    json.dumps(world.told).encode()
     assert residents.residents() == []
     assert launcher.alive() == 0
     assert all(worker.closed for worker in launcher.workers)
