@@ -247,7 +247,7 @@ class Rollout:
             active=[active[key] for key in keys if key in active],
             inactive=[AliasBody(**key._asdict()) for key in keys if key not in active],
             standbys=self.standbys.requests(),
-            wanted=node.wanted() if wishes is None else node.wanted_of(wishes),
+            wanted=node.wanted(wishes),
             unwanted=[] if wishes is None else node.unwanted_of(wishes),
             resident=sorted(self._residents.digests()) if whole else [],
             refused_digests=list(node.table.refused_digests),

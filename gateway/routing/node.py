@@ -188,15 +188,11 @@ class Node:
             self._wanted_of.setdefault(model, set()).add(wanted)
             self.changed(wanted=(wanted,))
 
-    def wanted(self) -> list[AwaitedVersion]:
-        """Return the wanted versions, oldest first."""
-        return self.wanted_of(self._wanted)
-
-    def wanted_of(self, versions: Iterable[WantedVersion]) -> list[AwaitedVersion]:
-        """Return those of some versions that are wanted."""
+    def wanted(self, of: Iterable[WantedVersion] | None = None) -> list[AwaitedVersion]:
+        """Return the wanted versions, oldest first, or those of some that are wanted."""
         return [
             AwaitedVersion(model=one.model, version=one.version, since=since, alias=one.alias)
-            for one in versions
+            for one in (self._wanted if of is None else of)
             if (since := self._wanted.get(one)) is not None
         ]
 
@@ -249,10 +245,6 @@ class Node:
     def damaged(self) -> list[DamagedCopy]:
         """Return the damaged copies, the latest last."""
         return list(self._damaged.values())
-
-    def is_damaged(self, digest: str) -> bool:
-        """Whether the last load found a copy damaged."""
-        return digest in self._damaged
 
     def why_damaged(self, digest: str) -> str | None:
         """Return why the last load found a copy damaged, or None if it did not."""

@@ -176,7 +176,7 @@ class Dispatcher:
         try:
             return await self._residents.lease(key)
         except ModelLoadFailedError as error:
-            if self._node.is_damaged(key.digest):  # no fault of the version
+            if self._node.why_damaged(key.digest):  # no fault of the version
                 raise self._damaged(key, error) from error
             self._live_tallies.count(key, None)  # no worker ever has the request
             raise

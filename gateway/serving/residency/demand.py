@@ -47,12 +47,6 @@ class Demand:
             if not waiter.done():
                 waiter.set_result(take())
 
-    def end(self, error: Exception | None) -> None:
-        """End every wait, with an error or, once the callers have their leases, with success."""
-        self.end_stages(error)
-        if error is not None:
-            self.refuse_callers(error)
-
     def end_stages(self, error: Exception | None) -> None:
         """End the wait of every stage; callers go on waiting."""
         for stage in self.stages:

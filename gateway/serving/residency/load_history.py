@@ -191,7 +191,5 @@ class LoadHistory:
         return left_s
 
     def _entry(self, key: ArtifactRef) -> _Entry:
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = _Entry()
+        entry: _Entry = self._entries.setdefault(key, _Entry())
         return entry

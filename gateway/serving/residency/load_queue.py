@@ -37,6 +37,7 @@ from gateway.serving.residency.decision import (
     Snapshot,
     Standby,
     Start,
+    State,
     decide,
     displaced,
 )
@@ -148,7 +149,7 @@ class LoadQueue:
         return demand
 
     def _is_loading(self, key: ArtifactRef) -> bool:
-        return any(one.coming_up for one in self._pool.of(key))
+        return any(one.state is State.LOADING for one in self._pool.of(key))
 
     def _pause(self, demand: Demand) -> None:
         """Delay a demand until its version's pause is over.
@@ -387,9 +388,12 @@ class LoadQueue:
     # --- ends of waits ----------------------------------------------------------------------------
 
     def _end_demand(self, demand: Demand, error: Exception | None = None) -> None:
+        """End every wait, with an error or, once the callers have their leases, with success."""
         if self._demands.get(demand.key) is demand:
             del self._demands[demand.key]
-        demand.end(error)
+        demand.end_stages(error)
+        if error is not None:
+            demand.refuse_callers(error)
 
     def end_unless_awaited(self, key: ArtifactRef) -> None:
         """End a demand whose last waiter has left."""

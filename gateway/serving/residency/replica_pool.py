@@ -93,11 +93,6 @@ class Resident:
             self.replica.state is ReplicaState.READY and not self.closed_to_new and not self.ending
         )
 
-    @property
-    def coming_up(self) -> bool:
-        """Whether it loads, and was not closed meanwhile."""
-        return self.replica.loaded is None and not self.closed_to_new and not self.ending
-
     def close_to_new(self, now: float) -> None:
         """Take no more leases."""
         if not self.closed_to_new:
@@ -291,9 +286,6 @@ class ReplicaPool:
 
     def _ready(self, resident: Resident, seconds: float) -> None:
         replica = resident.replica
-        if replica.state is not ReplicaState.READY:
-            self._failed(resident, LoadError("worker_died", "the worker died as it became ready"))
-            return
         resident.bytes = resident.ready_bytes = replica.private_bytes
         peak_bytes = replica.loaded.peak_bytes if replica.loaded else 0
         self.load_history.loaded(resident.key, seconds, resident.bytes, peak_bytes)

@@ -104,16 +104,12 @@ class ResidentSet:
         try:
             async with asyncio.timeout(self._load_budget_s):
                 return await waiter
-        except TimeoutError as error:
-            self._leave(demand, waiter)
-            raise self._queue.too_late(demand.key) from error
-        except asyncio.CancelledError:
-            self._leave(demand, waiter)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            demand.leave(waiter)
+            self._queue.end_unless_awaited(demand.key)
+            if isinstance(error, TimeoutError):
+                raise self._queue.too_late(demand.key) from error
             raise
-
-    def _leave(self, demand: Demand, waiter: asyncio.Future[Lease]) -> None:
-        demand.leave(waiter)
-        self._queue.end_unless_awaited(demand.key)
 
     # --- stages -----------------------------------------------------------------------------------
 
