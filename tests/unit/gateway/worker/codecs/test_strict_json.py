@@ -1,8 +1,6 @@
 import contextlib
 import json
 import math
-import time
-import timeit
 from typing import Any
 
 import pytest
@@ -161,21 +159,6 @@ def test_bytes_are_read_or_refused_as_by_the_standard_library(body):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("piece", [b'\\"', b'"', b"\\\\", b'[{"a'])
-def test_a_string_without_an_end_takes_no_longer_than_one_with_an_end(piece):
-    opening = b"[" * (MAX_DEPTH + 1) + b'"'
-    size = 100_000 // len(piece)
-
-    def seconds(body):
-        began = time.process_time()
-        with pytest.raises(InvalidJsonError):
-            strict_json.loads(body)
-        return time.process_time() - began
-
-    plain = min(seconds(opening + b"x" * 100_000 + b'"') for _ in range(3))
-    assert seconds(opening + piece * size) < 1000 * plain + 1
-
-
 def test_an_example_has_null_where_mlflow_writes_nan():
     repaired = strict_json.repair_example(b'{"data": [[0.5, NaN]]}')
     assert json.loads(repaired) == {"data": [[0.5, None]]}
@@ -202,38 +185,10 @@ def _levels_in(value):
     return 0 if held is None else 1 + max(map(_levels_in, held), default=0)
 
 
-@given(_NESTED, st.integers(1, 8), st.integers(1, 70), st.booleans())
-def test_the_depth_that_is_scanned_is_the_depth_that_there_is(value, levels, chunk_bytes, is_long):
+@given(_NESTED, st.integers(1, 8))
+def test_a_value_has_as_many_levels_as_are_allowed(value, levels):
     body, deep = json.dumps(value).encode(), _levels_in(value) > levels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strict_json, "_CHUNK_BYTES", chunk_bytes)
-        patch.setattr(strict_json, "_SHORT_BYTES", -1 if is_long else len(body))
+        patch.setattr(strict_json, "MAX_DEPTH", levels)
         with pytest.raises(InvalidJsonError) if deep else contextlib.nullcontext():
-            strict_json.check_depth(body, levels)
-
-
-_MANY = 4_000_000
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"[" * _MANY,
-        b"[" * (_MANY // 2) + b"]" * (_MANY // 2),
-        (b"[" * 66 + b"]" * 66) * (_MANY // 132),
-        b'{"a":' * (_MANY // 5),
-        b"]" * _MANY,
-        b'["' + b'\\"' * 100_000 + b'",' + b"[" * _MANY,
-    ],
-    ids=["opened", "balanced", "columns", "objects", "closed", "after a string"],
-)
-def test_too_deep_body_is_refused_cheaply(body):
-    """A ratio within one run: numbers of as many bytes are read by the fastest decoder there is."""
-    numbers = b"[" + b"1," * (_MANY // 2) + b"1]"
-    reading_s = min(timeit.repeat(lambda: strict_json.loads(numbers), number=1, repeat=3))
-
-    def refuse():
-        with pytest.raises(InvalidJsonError):
             strict_json.loads(body)
-
-    assert min(timeit.repeat(refuse, number=1, repeat=5)) < reading_s / 5
