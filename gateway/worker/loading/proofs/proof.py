@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any
 
 from gateway.worker.process.installed import installed_version
 
-FORMAT = 2
+FORMAT = 3
 """Proofs of other formats are ignored; increase it when their meaning changes."""
 MAX_ROWS = 10**9
 MAX_LOST = 2
@@ -29,11 +29,7 @@ UNPROVED = "it is not proved"
 """Prefix of reasons that are a matter of time or of accidents."""
 _NO_MORE_YET = "; no more rows are proved yet: "
 _MAX_TEXT = 300
-_MAX_NAME = 100
-_MAX_LIBRARIES = 64
 _MAX_LOOKED_UP = 1000
-_ALL = "all"
-"""Key of a digest over all libraries, where they are too many to be listed."""
 _WORDS = {
     "answers": {PER_ROW, WHOLE, UNKNOWN},
     "batching": {JOINED, ALONE},
@@ -50,7 +46,7 @@ class Proof:
     """The present findings about a model; a running proof updates them.
 
     Attributes:
-        made_with: Versions of Python and of the loaded libraries, by name.
+        made_with: A digest over the versions of Python and of the loaded libraries.
         answers: ``per_row``: an answer has one item per row; ``whole``: an answer belongs to all
             rows of its request; ``unknown``: neither was shown.
         batching: ``joined``: one call may predict several requests; ``alone``: it may not, because
@@ -67,7 +63,7 @@ class Proof:
             transient fault; one that never returned counts as `MAX_LOST`.
     """
 
-    made_with: dict[str, str] = field(default_factory=dict)
+    made_with: str = ""
     answers: str = UNKNOWN
     batching: str = ALONE
     batching_reason: str = UNPROVED
@@ -183,7 +179,7 @@ def parse(value: Any) -> Proof | None:
 
 
 def _fits(value: Mapping[str, Any]) -> bool:
-    texts = (value["batching_reason"], value["call_path_reason"])
+    texts = (value["made_with"], value["batching_reason"], value["call_path_reason"])
     flags = (value[name] for name in _FLAGS)
     return (
         all(type(value[name]) is str and value[name] in words for name, words in _WORDS.items())
@@ -192,7 +188,6 @@ def _fits(value: Mapping[str, Any]) -> bool:
         and all(type(flag) is bool for flag in flags)
         and all(_is_seconds(value[name]) for name in ("budget_s", "spent_s"))
         and (value["batching"] == JOINED or value["joined_rows"] == 1)
-        and _is_of_libraries(value["made_with"])
     )
 
 
@@ -204,27 +199,15 @@ def _is_seconds(number: Any) -> bool:
     return type(number) in {int, float} and 0 <= number <= MAX_ROWS
 
 
-def _is_text(text: Any) -> TypeGuard[str]:
+def _is_text(text: Any) -> bool:
     return type(text) is str and len(text) <= _MAX_TEXT and text.isprintable()
 
 
-def _is_name(text: Any) -> bool:
-    return _is_text(text) and len(text) <= _MAX_NAME and text.isascii()
-
-
-def _is_of_libraries(value: Any) -> bool:
-    return (
-        type(value) is dict
-        and len(value) <= _MAX_LIBRARIES
-        and all(_is_name(name) and _is_name(version) for name, version in value.items())
-    )
-
-
-def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
-    """Return the versions of Python and of the model's libraries in this environment.
+def libraries(description: Mapping[str, Any], python: str) -> str:
+    """Return a digest over the versions of Python and of the model's libraries here.
 
     The libraries are numpy, pandas, MLflow, the flavor's framework, and the artifact's
-    requirements. If they are too many, a digest over all replaces the last ones.
+    requirements.
     """
     flavor = str(description.get("loader_module") or "").rpartition(".")[2]
     required = [
@@ -238,12 +221,8 @@ def libraries(description: Mapping[str, Any], python: str) -> dict[str, str]:
         *([_DISTRIBUTIONS.get(flavor, flavor)] if flavor else []),
         *required,
     ]
-    found_versions = {"python": python}
-    for name in islice(dict.fromkeys(names), _MAX_LOOKED_UP):
-        if version := installed_version(name):
-            found_versions[name] = version[:_MAX_NAME]
-    if len(found_versions) <= _MAX_LIBRARIES:
-        return found_versions
-    lines = sorted(f"{name}=={version}" for name, version in found_versions.items())
-    named = dict(islice(found_versions.items(), _MAX_LIBRARIES - 1))
-    return {**named, _ALL: hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    installed = {
+        name: installed_version(name) for name in islice(dict.fromkeys(names), _MAX_LOOKED_UP)
+    }
+    lines = sorted(f"{name}=={version}" for name, version in installed.items() if version)
+    return hashlib.sha256("\n".join([python, *lines]).encode()).hexdigest()

@@ -20,7 +20,7 @@ from gateway.worker.protocol.messages import Load
 from tests.fakes.disk import fill_disk
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
-PROOF = Proof(made_with={"python": "3.11"}, batching="joined", joined_rows=96, decided=True)
+PROOF = Proof(made_with="3.11", batching="joined", joined_rows=96, decided=True)
 
 
 PATIENCE_S = 20.0

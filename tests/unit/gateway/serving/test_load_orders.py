@@ -215,7 +215,7 @@ async def test_order_has_the_proof_of_an_earlier_worker(store: Path, tmp_path: P
     orders._proofs, orders._limits = proofs, replace(LIMITS, proof_budget_s=7.0)
     first = await orders.load_order(key(1))
     assert (first.proof, first.proof_budget_s, first.environment) == (None, 7.0, "")
-    proof = Proof(made_with={"python": "3"}, batching="joined", joined_rows=9, decided=True)
+    proof = Proof(made_with="3", batching="joined", joined_rows=9, decided=True)
     proofs.keep(first, proof)
     assert (await orders.load_order(key(1))).proof == proof.as_header()
     own = orders_of(

@@ -82,7 +82,7 @@ def test_every_field_of_every_message_has_a_rule():
 LONGEST = "\U0001f600" * 5000
 """JSON spells each of these characters with twelve bytes."""
 LARGEST_PROOF = Proof(
-    made_with={f"{number:0100}": "1" * 100 for number in range(64)},
+    made_with="\U0001f600" * 300,
     batching_reason="\U0001f600" * 300,
     call_path_reason="\U0001f600" * 300,
 ).as_header()

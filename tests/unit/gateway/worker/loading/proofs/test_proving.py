@@ -11,7 +11,7 @@ import pytest
 
 from gateway.worker.loading.proofs import proving
 from gateway.worker.loading.proofs.background import Background
-from gateway.worker.loading.proofs.proof import MAX_LOST, UNPROVED, Proof, parse
+from gateway.worker.loading.proofs.proof import MAX_LOST, UNPROVED, Proof, libraries, parse
 from gateway.worker.loading.proofs.prover import Pace, Prover
 from gateway.worker.protocol.messages import Load, Message, Proved, Proving
 from gateway.worker.rows import signature as rules
@@ -170,7 +170,7 @@ def test_workers_that_each_begin_a_proof_anew_share_its_time(
 @pytest.mark.parametrize(
     "order",
     [
-        kept(Proof(made_with={"python": "2.7"}, batching="joined", joined_rows=96, decided=True)),
+        kept(Proof(made_with="other", batching="joined", joined_rows=96, decided=True)),
         replace(ORDER, proof={"batching": "joined"}),
         replace(ORDER, proof={}),
         replace(ORDER, proof=Proof(decided=True, lost=9).as_header()),
@@ -181,7 +181,7 @@ def test_a_proof_that_is_none_or_of_other_libraries_is_made_anew(order: Load) ->
     world = World(lambda _: 0.001, answer=lambda x: x - x.mean())
     proof, _ = world.warm(order)
     assert (proof.batching, proof.batching_reason) == ("alone", "rows influence each other")
-    assert proof.made_with["python"] == platform.python_version()
+    assert proof.made_with == libraries({}, platform.python_version())
 
 
 def test_before_a_proof_is_told_what_holds_if_it_does_not_end() -> None:
