@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,8 @@ MOST_OF_A_NAME = 64
 MOST_OF_A_DETAIL = 200
 """Most characters of a detail's field and of its reason. JSON spells one character with up to
 twelve bytes, and twenty details must fit into one header."""
+
+MISFIT = "the input does not fit the model's signature"
 
 Detail = tuple["int | None", "str | None", str]
 """Row (0-based) or None, field or None, and reason."""
@@ -56,6 +58,16 @@ def invalid(message: str, *details: Detail) -> RequestRefusedError:
     return RequestRefusedError("invalid_input", message, list(details))
 
 
+def refuse_if_any(details: Iterable[Detail], message: str = MISFIT) -> None:
+    """Refuse a body if there are any details; never hold a million of them.
+
+    Raises:
+        RequestRefusedError: ``invalid_input``, with the first details.
+    """
+    if first := list(islice(details, MAX_DETAILS)):
+        raise invalid(message, *first)
+
+
 def model_error(message: str) -> RequestRefusedError:
     """Return the error of a model that failed on a valid request."""
     return RequestRefusedError("model_error", message)
@@ -66,16 +78,3 @@ def listed(names: Collection[str]) -> str:
     first = [repr(name[:MOST_OF_A_NAME]) for name in islice(names, MAX_DETAILS)]
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more} more" if more else "")
-
-
-def not_finite(field: str, row: int | None) -> RequestRefusedError:
-    """Return the error of an answer with a number that is not finite.
-
-    Args:
-        field: The member of the answer.
-        row: The row of the member, or None.
-    """
-    detail: Detail = (row, field, "a number that is not finite")
-    return RequestRefusedError(
-        "not_finite", "the model's answer has a number that is not finite", [detail]
-    )

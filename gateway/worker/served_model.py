@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.worker.codecs import predict_json as codec
-from gateway.worker.errors import RequestRefusedError, invalid, model_error
+from gateway.worker.errors import MISFIT, RequestRefusedError, invalid, model_error
 from gateway.worker.flavors import NotTakenError, classifiers, python_function
 from gateway.worker.rows import outputs, values
 from gateway.worker.rows.inputs import Form, Inputs, Rows, join
-from gateway.worker.rows.signature import MISFIT, Signature
+from gateway.worker.rows.signature import Signature
 
 Call = Callable[[Inputs], Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.worker.codecs import shapes, strict_json
 from gateway.worker.codecs.strict_json import InvalidJsonError, NotFiniteError
-from gateway.worker.errors import RequestRefusedError, invalid, model_error, not_finite
+from gateway.worker.errors import RequestRefusedError, invalid, model_error
 from gateway.worker.rows import signature as rules
 from gateway.worker.rows.inputs import Rows
 from gateway.worker.rows.signature import Signature
@@ -101,7 +101,10 @@ class Envelope:
             for field, value in extras.items():
                 more += b',"%b":%b' % (field.encode(), self._dumps(value))
         except NotFiniteError as error:
-            raise not_finite(field, error.row) from error
+            told, detail = "a number that is not finite", (error.row, field)
+            raise RequestRefusedError(
+                "not_finite", f"the model's answer has {told}", [(*detail, told)]
+            ) from error
         except InvalidJsonError as error:
             raise model_error(f"the model's answer cannot be sent: {error}") from error
         number = os.urandom(16).hex().encode()

@@ -68,7 +68,7 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
         )
     refuse_unknown(value, _SPLIT_MEMBERS, "dataframe_split.")
     if signature.value is not None:
-        raise _takes_a_list()
+        raise invalid("the model takes a list of values, one per row: send it as 'inputs'")
     labels = value.get("columns")
     if labels is None:
         labels = _counted(signature, value["data"])
@@ -195,10 +195,6 @@ def _list(field: str, value: Any) -> list[Any]:
     if type(value) is not list:
         raise invalid(f"{field!r} is not a list", (None, field, "not a list"))
     return value
-
-
-def _takes_a_list() -> Exception:
-    return invalid("the model takes a list of values, one per row: send it as 'inputs'")
 
 
 _READERS: dict[str, Callable[[Signature, Any], Rows]] = {

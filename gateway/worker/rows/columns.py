@@ -12,10 +12,9 @@ import datetime as dt
 import math
 import re
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
-from gateway.worker.errors import MAX_DETAILS, Detail, invalid
+from gateway.worker.errors import MAX_DETAILS, Detail, refuse_if_any
 
 _WIDTHS = {"integer": 32, "long": 64}
 _NUMPY_TYPES = {
@@ -147,8 +146,7 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
             details.append((row, name, str(error)))
             if len(details) >= MAX_DETAILS:
                 break
-    if details:
-        raise invalid("the input does not fit the model's signature", *details)
+    refuse_if_any(details)
     return converted
 
 
@@ -159,30 +157,25 @@ def _check_null(kind: str, *, required: bool) -> None:
         raise ValueError(f"null beside whole numbers: a column of type {kind} has no null")
 
 
-def _number(value: Any) -> Any:
-    if type(value) not in {int, float}:
-        raise ValueError(f"{describe_type(value)} where a number is needed")
-    return value
+def _of(*types: type, needed: str) -> Callable[[Any], Any]:
+    """Return a function that returns a value of these types, and refuses any other."""
+
+    def checked(value: Any) -> Any:
+        if type(value) not in types:
+            raise ValueError(f"{describe_type(value)} where {needed} is needed")
+        return value
+
+    return checked
 
 
-def _whole(value: Any) -> int:
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is not int:
-        raise ValueError(f"{describe_type(value)} where a whole number is needed")
-    return value
+_number = _of(int, float, needed="a number")
+_boolean = _of(bool, needed="a boolean")
+_string = _of(str, needed="a string")
+_whole_number = _of(int, needed="a whole number")
 
 
-def _boolean(value: Any) -> bool:
-    if type(value) is not bool:
-        raise ValueError(f"{describe_type(value)} where a boolean is needed")
-    return value
-
-
-def _string(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(f"{describe_type(value)} where a string is needed")
-    return value
+def _whole(value: Any) -> Any:
+    return _whole_number(int(value) if type(value) is float and value.is_integer() else value)
 
 
 def _binary(value: Any) -> bytes:
@@ -303,21 +296,15 @@ def _floats(name: str, values: Sequence[Any], kind: str) -> Any:
             dtype=np.float64,
         ).astype(_NUMPY_TYPES[kind], copy=False)
     infinite = np.flatnonzero(np.isinf(array))
-    if len(infinite):
-        rows = infinite[:MAX_DETAILS].tolist()
-        raise invalid(
-            "the input does not fit the model's signature",
-            *((row, name, f"a number beyond {_NUMPY_TYPES[kind]}") for row in rows),
-        )
+    refuse_if_any((int(row), name, f"a number beyond {_NUMPY_TYPES[kind]}") for row in infinite)
     return array
 
 
 def _refuse_wide(name: str, values: Sequence[int], bits: int) -> None:
     limit = 2 ** (bits - 1)
-    if not values or (-limit <= min(values) and max(values) < limit):
-        return
-    rows = (row for row, value in enumerate(values) if not -limit <= value < limit)
-    raise invalid(
-        "the input does not fit the model's signature",
-        *((row, name, f"a whole number beyond {bits} bits") for row in islice(rows, MAX_DETAILS)),
-    )
+    if values and not (-limit <= min(values) and max(values) < limit):
+        refuse_if_any(
+            (row, name, f"a whole number beyond {bits} bits")
+            for row, value in enumerate(values)
+            if not -limit <= value < limit
+        )

@@ -16,7 +16,6 @@ from gateway.worker.rows import columns, nested
 from gateway.worker.rows.inputs import TENSOR_NAME, Form
 from gateway.worker.rows.plain_rows import PlainLayout
 
-MISFIT = "the input does not fit the model's signature"
 _ONE_RECORD = frozenset({"array", "object"})
 
 

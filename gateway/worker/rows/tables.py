@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid
+from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid, refuse_if_any
 from gateway.worker.rows import columns, nested, tensor_rows
 from gateway.worker.rows.inputs import COLUMNS, Inputs, Rows
 from gateway.worker.rows.plain_rows import MOST_ROWS
-from gateway.worker.rows.signature import MISFIT, Column, Signature
+from gateway.worker.rows.signature import Column, Signature
 
 _MAX_SPARSENESS = 64
 """Cells of the table that records make, for each value that they give."""
@@ -44,13 +43,11 @@ def from_columns(
         plain = signature.plain.take(given, rows)
         if plain is not None:
             return plain
-    missing: list[Detail] = [
+    refuse_if_any(
         (None, str(column.label), "required and missing")
         for column in signature.columns
         if column.required and column.label not in given
-    ]
-    if missing:
-        raise invalid(MISFIT, *missing[:MAX_DETAILS])
+    )
     arrays = _arrays(signature.columns, given, as_arrays=as_arrays)
     if not arrays:
         raise invalid("the input has none of the model's columns")
@@ -77,8 +74,7 @@ def _arrays(
             details.extend(refusal.details)
             if len(details) >= MAX_DETAILS:
                 break
-    if details:
-        raise invalid(MISFIT, *details)
+    refuse_if_any(details)
     return arrays
 
 
@@ -95,8 +91,7 @@ def _bound(label: str, holder: nested.Type, values: Sequence[Any], *, as_arrays:
         details += [(row, f"{label}{_after(at)}", reason) for at, reason in faults]
         if len(details) >= MAX_DETAILS:
             break
-    if details:
-        raise invalid(MISFIT, *details)
+    refuse_if_any(details)
     return bound
 
 
@@ -127,13 +122,14 @@ def from_rows(
     if len(set(labels)) != len(labels):
         raise invalid("a column is named twice")
     width = len(labels)
-    bad = _first(
-        (row, None, f"not a list of {width} values")
-        for row, values in enumerate(data)
-        if type(values) is not list or len(values) != width
+    refuse_if_any(
+        (
+            (row, None, f"not a list of {width} values")
+            for row, values in enumerate(data)
+            if type(values) is not list or len(values) != width
+        ),
+        "the rows are not as long as the columns",
     )
-    if bad:
-        raise invalid("the rows are not as long as the columns", *bad)
     given = dict(zip(labels, zip(*data, strict=True), strict=True)) if data else {}
     return from_columns(signature.labelled(labels), given, len(data), as_arrays=as_arrays)
 
@@ -144,25 +140,24 @@ def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: boo
     Raises:
         RequestRefusedError: A record is no object, lacks a required column, or does not fit.
     """
-    bad = _first(
-        (row, None, "not an object of columns")
-        for row, record in enumerate(records)
-        if type(record) is not dict
+    refuse_if_any(
+        (
+            (row, None, "not an object of columns")
+            for row, record in enumerate(records)
+            if type(record) is not dict
+        ),
+        "the rows are not all objects",
     )
-    if bad:
-        raise invalid("the rows are not all objects", *bad)
     if signature.nameless:
         signature = signature.labelled(list(records[0]) if records else [])
     if signature.columns:
-        lacking = _first(
+        refuse_if_any(
             (row, str(column.label), "required and missing")
             for column in signature.columns
             if column.required
             for row, record in enumerate(records)
             if column.label not in record
         )
-        if lacking:
-            raise invalid(MISFIT, *lacking)
         labels: Sequence[Any] = [
             column.label
             for column in signature.columns
@@ -177,8 +172,3 @@ def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: boo
     lacking_value = None if signature.enforced else math.nan  # as a DataFrame of records has it
     given = {label: [record.get(label, lacking_value) for record in records] for label in labels}
     return from_columns(signature, given, len(records), as_arrays=as_arrays)
-
-
-def _first(details: Iterable[Detail]) -> list[Detail]:
-    """Return as many as are told. A large body may have a million of them: never hold them all."""
-    return list(islice(details, MAX_DETAILS))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.worker.errors import MAX_DETAILS, Detail, invalid, listed
+from gateway.worker.errors import invalid, listed, refuse_if_any
 from gateway.worker.rows import tensors
 from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, TENSORS, Inputs, whole
-from gateway.worker.rows.signature import MISFIT, Signature
+from gateway.worker.rows.signature import Signature
 
 
 def from_tensor(signature: Signature, value: Any) -> Inputs:
@@ -36,13 +36,11 @@ def from_named_tensors(signature: Signature, given: Mapping[str, Any]) -> Inputs
     Raises:
         RequestRefusedError: One is missing, or shape or elements do not fit.
     """
-    missing: list[Detail] = [
+    refuse_if_any(
         (None, spec.name or None, "required and missing")
         for spec in signature.tensors
         if spec.name not in given
-    ]
-    if missing:
-        raise invalid(MISFIT, *missing[:MAX_DETAILS])
+    )
     arrays = {
         spec.name: tensors.to_tensor(spec.name, given[spec.name], spec.dtype, spec.shape)
         for spec in signature.tensors

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from gateway.worker.errors import Detail, invalid
+from gateway.worker.errors import MISFIT, invalid
 from gateway.worker.rows import columns
 from gateway.worker.rows.columns import describe_type
 
@@ -164,5 +164,4 @@ def _refuse_other_letters(field: str | None, items: list[str], per_row: int) -> 
 
 
 def _refused(row: int | None, field: str | None, reason: str) -> Exception:
-    detail: Detail = (row, field, reason)
-    return invalid("the input does not fit the model's signature", detail)
+    return invalid(MISFIT, (row, field, reason))

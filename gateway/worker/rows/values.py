@@ -7,12 +7,13 @@ under ``inputs`` and ``instances``, and JSON as it is for a request in the form 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid
+from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid, refuse_if_any
 from gateway.worker.rows import nested, tensor_rows, tensors
 from gateway.worker.rows.inputs import TENSOR_NAME, TENSORS, VALUES, Inputs, whole
-from gateway.worker.rows.signature import MISFIT, Signature
+from gateway.worker.rows.signature import Signature
 
 
 def from_values(type_: nested.Type, values: Sequence[Any]) -> Inputs:
@@ -31,8 +32,7 @@ def from_values(type_: nested.Type, values: Sequence[Any]) -> Inputs:
         details += [(row, at or None, reason) for at, reason in garbled]
         if len(details) >= MAX_DETAILS:
             break
-    if details:
-        raise invalid(MISFIT, *details)
+    refuse_if_any(details)
     return _rows(converted)
 
 
@@ -43,13 +43,12 @@ def misfits(signature: Signature, inputs: Inputs) -> list[Detail]:
     """
     if signature.value is None or inputs.kind != VALUES:
         return []
-    details: list[Detail] = []
-    for row, value in enumerate(inputs.arrays[TENSOR_NAME]):
-        faults = nested.faults_of(signature.value, value)
-        details += [(row, at or None, reason) for at, reason in faults]
-        if len(details) >= MAX_DETAILS:
-            break
-    return details
+    details = (
+        (row, at or None, reason)
+        for row, value in enumerate(inputs.arrays[TENSOR_NAME])
+        for at, reason in nested.faults_of(signature.value, value)
+    )
+    return list(islice(details, MAX_DETAILS))
 
 
 def unruled(value: Any) -> Inputs:
