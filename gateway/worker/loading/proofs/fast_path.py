@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.worker.flavors import NotTakenError, pytorch, scikit_learn
@@ -14,17 +13,9 @@ from gateway.worker.served_model import Call
 
 _TRIED_ROWS = 8
 """The most rows that are tried one by one if the model rejects an input as a whole."""
+UNCALLABLE = "the bare model cannot be called"
 _SCIKIT_LEARN = "mlflow.sklearn"
 _DIRECT = {_SCIKIT_LEARN: scikit_learn.direct, "mlflow.pytorch": pytorch.direct}
-
-
-@dataclass(frozen=True)
-class CallPath:
-    """A call of the model: ``fast`` or ``pyfunc``, with the reason."""
-
-    path: str
-    reason: str
-    call: Call
 
 
 def is_possible(loader: str) -> bool:
@@ -40,8 +31,8 @@ def choose(
     proofs: Sequence[Inputs],
     *,
     further: Sequence[Inputs] = (),
-) -> Asking[CallPath]:
-    """Return the fast path if it answers all ``proofs`` exactly like the pyfunc.
+) -> Asking[tuple[Call | None, str]]:
+    """Return the fast path, or None, and the reason: it must answer exactly like the pyfunc.
 
     The probabilities and scores of a scikit-learn estimator must be equal too, rounding excepted:
     they reveal differences that do not change a label. Some answers must differ from each other,
@@ -56,15 +47,15 @@ def choose(
         further: More inputs; rows that the pyfunc rejects are skipped.
     """
     if loader not in _DIRECT:
-        return CallPath("pyfunc", f"{loader or 'this loader'} has no fast path", pyfunc_call)
+        return None, f"{loader or 'this loader'} has no fast path"
     if not proofs:
-        return CallPath("pyfunc", "there is no input example to prove another path", pyfunc_call)
+        return None, "there is no input example to prove another path"
     if any(inputs.params for inputs in proofs):
-        return CallPath("pyfunc", "the model takes params", pyfunc_call)
+        return None, "the model takes params"
     try:
         direct = _DIRECT[loader](pyfunc, predict_fn)
         if direct is None:
-            return CallPath("pyfunc", "the bare model cannot be called", pyfunc_call)
+            return None, UNCALLABLE
         answered = yield from _identical(direct, pyfunc_call, proofs)
         why_not = "the bare model answers differently" if answered is None else None
         if answered is not None and loader == _SCIKIT_LEARN:
@@ -73,15 +64,15 @@ def choose(
                 pyfunc, direct, answered, proved=len(proofs), tried=[*proofs, *further]
             )
     except NotTakenError as error:
-        return CallPath("pyfunc", f"the bare model cannot take the example: {error}", pyfunc_call)
+        return None, f"the bare model cannot take the example: {error}"
     except Exception as error:  # noqa: BLE001  # whatever a bare model raises, the pyfunc serves
-        return CallPath("pyfunc", f"the bare model raised {type(error).__name__}", pyfunc_call)
+        return None, f"the bare model raised {type(error).__name__}"
     if why_not is not None:
-        return CallPath("pyfunc", why_not, pyfunc_call)
-    return _taken(direct, pyfunc_call, loader)
+        return None, why_not
+    return _taken(direct, pyfunc_call, loader), "equal to the pyfunc on the input example"
 
 
-def take(pyfunc: Any, pyfunc_call: Call, loader: str, predict_fn: str) -> CallPath | None:
+def take(pyfunc: Any, pyfunc_call: Call, loader: str, predict_fn: str) -> Call | None:
     """Return the fast path proved earlier for these bytes, or None if it cannot be built."""
     try:
         direct = _DIRECT[loader](pyfunc, predict_fn)
@@ -90,11 +81,10 @@ def take(pyfunc: Any, pyfunc_call: Call, loader: str, predict_fn: str) -> CallPa
     return None if direct is None else _taken(direct, pyfunc_call, loader)
 
 
-def _taken(direct: Call, pyfunc_call: Call, loader: str) -> CallPath:
+def _taken(direct: Call, pyfunc_call: Call, loader: str) -> Call:
     if loader == _SCIKIT_LEARN:
         scikit_learn.ignore_missing_names()
-    call = _unless_not_taken(direct, pyfunc_call)
-    return CallPath("fast", "equal to the pyfunc on the input example", call)
+    return _unless_not_taken(direct, pyfunc_call)
 
 
 def choose_probabilities(

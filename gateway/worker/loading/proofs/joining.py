@@ -7,11 +7,10 @@ sort, pad or centre the twenty-first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.worker.loading import comparison
-from gateway.worker.loading.proofs.proof import ALONE, JOINED, PER_ROW, UNKNOWN, WHOLE, Proof
+from gateway.worker.loading.proofs.proof import PER_ROW, UNKNOWN, WHOLE, Proof
 from gateway.worker.loading.proofs.prover import Answer, Asking, Question
 from gateway.worker.rows import outputs
 from gateway.worker.rows.inputs import Inputs, join
@@ -19,25 +18,6 @@ from gateway.worker.served_model import Call
 
 NOT_PER_ROW = "the answers are not one per row"
 _SHARE_OF_FAR_ROWS = 0.25
-
-
-@dataclass(frozen=True)
-class JoiningProof:
-    """The findings.
-
-    Attributes:
-        answers: As in `Proof`.
-        mode: ``joined`` or ``alone``.
-        reason: The reason for the mode.
-        rows: The most rows proved together.
-        probabilities: Whether class probabilities were proved too.
-    """
-
-    answers: str
-    mode: str
-    reason: str
-    rows: int = 1
-    probabilities: bool = False
 
 
 class _NotJoinedError(Exception):
@@ -53,9 +33,10 @@ def prove(
     varied: Sequence[Inputs],
     far: Sequence[Inputs],
     own: Any,
+    proof: Proof,
     *,
     probabilities: Call | None = None,
-) -> Asking[JoiningProof]:
+) -> Asking[None]:
     """Prove that the answers to inputs are the same alone and joined with others.
 
     Args:
@@ -63,52 +44,62 @@ def prove(
         varied: Different inputs, the example first.
         far: Further inputs to join the example with; those that the model rejects are skipped.
         own: The serving call's answer to the example.
+        proof: The findings to update.
         probabilities: The call for class probabilities, or None. If it fails on the example,
             requests for probabilities are not joined.
     """
-    if outputs.row_count(own) != varied[0].rows:
-        return JoiningProof(WHOLE, ALONE, NOT_PER_ROW)
-    if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
-        return JoiningProof(UNKNOWN, ALONE, "the input example cannot be varied")
-    differs, proved, likely_proved = False, [], False
-    beside = [*calls[1:], *([probabilities] if probabilities is not None else [])]
+    answers, proved_likely = PER_ROW, False
     try:
-        for call in [calls[0], *beside]:
-            if call is not calls[0]:
-                answer = yield Question(call, varied[0])
-                if answer.raised is not None or outputs.row_count(answer.output) != varied[0].rows:
-                    continue  # not proved, so its requests are not joined
-                own = answer.output
-            one = yield from _prove_one(call, varied, far, own)
-            proved.append(one.rows)
-            differs = differs or one.differs
-            likely_proved = likely_proved or call is probabilities
+        rows, proved_likely = yield from _prove_each(calls, varied, far, own, probabilities)
     except _NotJoinedError as error:
-        return JoiningProof(error.answers, ALONE, str(error))
+        answers = error.answers
+        proof.keep_alone(str(error))
     except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
-        return JoiningProof(
-            UNKNOWN, ALONE, f"joined rows cannot be compared: {type(error).__name__}"
-        )
-    if not differs:
-        return JoiningProof(PER_ROW, ALONE, "the example's answers do not differ")
-    reason = "the input example answers the same alone and joined"
-    return JoiningProof(PER_ROW, JOINED, reason, min(proved), likely_proved)
+        answers = UNKNOWN
+        proof.keep_alone(f"joined rows cannot be compared: {type(error).__name__}")
+    else:
+        proof.join(rows, "the input example answers the same alone and joined")
+    proof.answers, proof.probabilities_joined = answers, proved_likely
 
 
-@dataclass(frozen=True)
-class _One:
-    """The findings of one call: rows proved together, and whether answers differ."""
+def _prove_each(
+    calls: Sequence[Call],
+    varied: Sequence[Inputs],
+    far: Sequence[Inputs],
+    own: Any,
+    probabilities: Call | None,
+) -> Asking[tuple[int, bool]]:
+    """Return the rows proved together, and whether class probabilities were proved too.
 
-    rows: int
-    differs: bool
+    Raises:
+        _NotJoinedError: As of `_prove_one`; or nothing can be proved with these inputs.
+    """
+    _count(own, varied[0].rows)
+    if len(varied) + len(far) < 2:  # noqa: PLR2004  # two are the fewest that can be joined
+        raise _NotJoinedError("the input example cannot be varied")
+    differ, proved, proved_likely = False, [], False
+    for call in [*calls, *([probabilities] if probabilities is not None else [])]:
+        if call is not calls[0]:
+            answer = yield Question(call, varied[0])
+            if answer.raised is not None or outputs.row_count(answer.output) != varied[0].rows:
+                continue  # not proved, so its requests are not joined
+            own = answer.output
+        rows, answers_differ = yield from _prove_one(call, varied, far, own)
+        proved.append(rows)
+        differ = differ or answers_differ
+        proved_likely = proved_likely or call is probabilities
+    if not differ:
+        raise _NotJoinedError("the example's answers do not differ", PER_ROW)
+    return min(proved), proved_likely
 
 
 def _prove_one(
     call: Call, varied: Sequence[Inputs], far: Sequence[Inputs], own: Any
-) -> Asking[_One]:
-    """Compare one call's answers; the cheapest decisive comparison comes first.
+) -> Asking[tuple[int, bool]]:
+    """Return the rows proved together, and whether answers differ, of one call.
 
-    An input alone precedes any joined call, to show the model's pace.
+    The cheapest decisive comparison comes first; an input alone precedes any joined call, to show
+    the model's pace.
 
     Raises:
         _NotJoinedError: Rows influence each other, or a joined call fails.
@@ -138,7 +129,7 @@ def _prove_one(
         answers.append(output)
     if beside and len(varied) == 1:
         rows = min(outputs.row_count(output) or 0 for output, _ in beside)
-    return _One(rows, comparison.differ(answers))
+    return rows, comparison.differ(answers)
 
 
 def _answers_among_others(

@@ -148,11 +148,11 @@ class _Subject:
 
     def take_fast_path(self) -> None:
         """Use the fast path, which was proved for these bytes and libraries."""
-        path = fast_path.take(self._pyfunc, self._pyfunc_call, self._loader, self._predict_fn)
-        if path is not None:
-            self._model.call = path.call
+        call = fast_path.take(self._pyfunc, self._pyfunc_call, self._loader, self._predict_fn)
+        if call is not None:
+            self._model.call = call
         else:
-            self._proof.call(PYFUNC, "the bare model cannot be called")
+            self._proof.call(PYFUNC, fast_path.UNCALLABLE)
 
     def prove_nothing(self) -> Asking[None]:
         """Record that there is no input example to prove with."""
@@ -176,7 +176,11 @@ class _Subject:
         whole = self._loader == _SCIKIT_LEARN
         far = perturbation.vary_far(varied[0], whole=whole)
         if not proof.decided:
-            yield from self._prove_joining(warmed, varied, far)
+            own = None
+            if outputs.row_count(warmed.output) == warmed.inputs.rows:
+                own = outputs.rows_of(warmed.output, 0, varied[0].rows)
+            likely = self._model.probabilities_call
+            yield from joining.prove(self._calls(), varied, far, own, proof, probabilities=likely)
             further = [*perturbation.scatter(varied[0]), *far] if whole else []
             yield from self._choose_path(varied, further)
             proof.decided = True
@@ -188,26 +192,10 @@ class _Subject:
         """Return the serving call, the call for scores, and ``more``, without None."""
         return [call for call in (self._model.call, self._scores, *more) if call is not None]
 
-    def _prove_joining(
-        self, warmed: input_example.Example, varied: Sequence[Inputs], far: Sequence[Inputs]
-    ) -> Asking[None]:
-        example = None
-        if outputs.row_count(warmed.output) == warmed.inputs.rows:
-            example = outputs.rows_of(warmed.output, 0, varied[0].rows)
-        found = yield from joining.prove(
-            self._calls(), varied, far, example, probabilities=self._model.probabilities_call
-        )
-        self._proof.answers = found.answers
-        self._proof.probabilities_joined = found.probabilities
-        if found.mode == JOINED:
-            self._proof.join(found.rows, found.reason)
-        else:
-            self._proof.keep_alone(found.reason)
-
     def _choose_path(self, varied: Sequence[Inputs], further: Sequence[Inputs]) -> Asking[None]:
         """Prove the fast path, also on joined rows, since joining was proved with pyfunc."""
         proofs = [*varied, join(varied)] if len(varied) > 1 else varied
-        path = yield from fast_path.choose(
+        call, reason = yield from fast_path.choose(
             self._pyfunc,
             self._pyfunc_call,
             self._loader,
@@ -215,9 +203,9 @@ class _Subject:
             proofs,
             further=further,
         )
-        self._proof.call(path.path, path.reason)
-        self._model.call = path.call
-        if path.path == FAST and self._probabilities is not None:
+        self._proof.call(PYFUNC if call is None else FAST, reason)
+        self._model.call = call or self._pyfunc_call
+        if call is not None and self._probabilities is not None:
             self._proof.probabilities_on_arrays = yield from fast_path.choose_probabilities(
                 self._pyfunc, self._probabilities, proofs
             )

@@ -11,6 +11,7 @@ from gateway.worker.errors import RequestRefusedError
 from gateway.worker.flavors import NotTakenError
 from gateway.worker.loading import input_example, perturbation
 from gateway.worker.loading.proofs import fast_path, joining
+from gateway.worker.loading.proofs.proof import Proof
 from gateway.worker.rows import outputs, signature as rules
 from gateway.worker.rows.inputs import COLUMNS, Inputs, join
 from gateway.worker.served_model import ServedModel
@@ -25,7 +26,9 @@ def served(call, signature=SIGNATURE) -> ServedModel:
 
 def prove(calls, varied, far=()):
     """What is found out of calls, the first of which has answered the example."""
-    return ask_all(joining.prove(calls, varied, far, calls[0](varied[0].copy())))
+    proof = Proof()
+    ask_all(joining.prove(calls, varied, far, calls[0](varied[0].copy()), proof))
+    return proof
 
 
 def x(inputs):
@@ -68,9 +71,9 @@ def only_short(inputs):
 )
 def test_only_rows_that_do_not_influence_each_other_are_joined(call, mode, reason):
     result = prove([call], perturbation.vary(numbers(1.0, 2.0)))
-    assert result.mode == mode, result
-    assert reason in result.reason
-    assert result.rows == (6 if mode == "joined" else 1)
+    assert result.batching == mode, result
+    assert reason in result.batching_reason
+    assert result.joined_rows == (6 if mode == "joined" else 1)
 
 
 def labels(numbers):
@@ -98,15 +101,15 @@ def test_labels_that_are_all_the_same_prove_nothing(call, scores, mode, reason):
     far = perturbation.vary_far(example, whole=False)
     calls = [one for one in (call, scores) if one is not None]
     result = prove(calls, perturbation.vary(example), far)
-    assert result.mode == mode, result
-    assert reason in result.reason
+    assert result.batching == mode, result
+    assert reason in result.batching_reason
 
 
 def test_what_a_model_does_not_bear_is_left_out_of_the_proof():
     example = numbers(1, 2, dtype="int64")
     far = perturbation.vary_far(example, whole=True)
     assert [one.arrays["x"].tolist() for one in far] == [[-1008, -1016], [1100, 1200]]
-    assert prove([of_positions], perturbation.vary(example), far).mode == "joined"
+    assert prove([of_positions], perturbation.vary(example), far).batching == "joined"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_a_model_that_changes_its_input_is_proved_on_what_came():
     model = served(halves, rules.Signature())
     example = input_example.predict_example(model, b'{"inputs": {"x": [1.0, 2.0]}}').inputs
     assert x(example).tolist() == [1.0, 2.0]
-    assert prove([halves], perturbation.vary(example)).mode == "joined"
+    assert prove([halves], perturbation.vary(example)).batching == "joined"
     assert x(example).tolist() == [1.0, 2.0]
     model.probabilities_call = halves
     both = model.predict(numbers(1.0, 2.0), probabilities=True)
@@ -142,14 +145,14 @@ def test_a_model_that_changes_its_input_is_proved_on_what_came():
 
 def test_one_row_that_cannot_be_varied_proves_nothing():
     words = Inputs(COLUMNS, {"x": np.array(["a"], dtype=object)}, 1)
-    assert prove([x], perturbation.vary(words)).mode == "alone"
+    assert prove([x], perturbation.vary(words)).batching == "alone"
 
 
 def test_rows_of_words_are_varied_by_taking_other_rows():
     words = Inputs(COLUMNS, {"x": np.array(["a", "a", "b"], dtype=object)}, 3)
     varied = perturbation.vary(words)
     assert [part.arrays["x"].tolist() for part in varied] == [["a", "a", "b"], ["b"]]
-    assert prove([lambda i: x(i).tolist()], varied).mode == "joined"
+    assert prove([lambda i: x(i).tolist()], varied).batching == "joined"
 
 
 @pytest.mark.parametrize(
@@ -284,17 +287,17 @@ def test_what_the_bare_model_is_not_given_goes_to_the_pyfunc(inputs):
         return model.predict(inputs.native())
 
     proofs = [table(x=[1.0, 4.0], y=[2, 3])]
-    path = ask_all(fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs))
+    fast, _ = ask_all(fast_path.choose(model, pyfunc_call, "mlflow.sklearn", "predict", proofs))
     likely = fast_path.probabilities(model, model.predict, on_arrays=True)
-    assert path.path == "fast"
+    assert fast is not None
     asked.clear()
-    assert path.call(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0, 7.0]
+    assert fast(proofs[0]).tolist() == likely(proofs[0]).tolist() == [3.0, 7.0]
     assert not asked
     expected = model.predict(inputs.native())
-    np.testing.assert_array_equal(path.call(inputs), expected)
+    np.testing.assert_array_equal(fast(inputs), expected)
     np.testing.assert_array_equal(likely(inputs), expected)
     assert asked == [inputs]
-    for call in (path.call, likely):  # the pyfunc is not proved with many rows
+    for call in (fast, likely):  # the pyfunc is not proved with many rows
         with pytest.raises(NotTakenError):
             call(join([inputs, inputs]))
     assert asked == [inputs]
@@ -330,10 +333,10 @@ def test_without_proof_or_loader_the_pyfunc_serves():
     def chosen(loader, proofs):
         return ask_all(fast_path.choose(None, call, loader, "predict", proofs))
 
-    assert chosen("mlflow.sklearn", []).path == "pyfunc"
-    assert chosen("mlflow.xgboost", [numbers(1)]).path == "pyfunc"
+    assert chosen("mlflow.sklearn", [])[0] is None
+    assert chosen("mlflow.xgboost", [numbers(1)])[0] is None
     broken = chosen("mlflow.sklearn", [numbers(1)])
-    assert (broken.path, broken.call) == ("pyfunc", call)
+    assert broken == (None, "the bare model raised AttributeError")
 
 
 @pytest.mark.parametrize(

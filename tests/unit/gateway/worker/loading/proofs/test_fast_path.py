@@ -79,7 +79,7 @@ OF_CATEGORIES = [
 ]
 
 
-def chosen(estimator: Any, example: Any) -> fast_path.CallPath:
+def chosen(estimator: Any, example: Any) -> tuple[Any, str]:
     """What warm-up chooses for a fitted estimator with this example."""
     if isinstance(example, pd.DataFrame):
         arrays = {str(name): example[name].to_numpy() for name in example}
@@ -117,17 +117,17 @@ def test_ordinary_estimators_are_called_on_arrays(estimator: Any, table: str) ->
         wanted = np.array(["x", "y", "z"])[np.digitize(wanted, np.quantile(wanted, [0.3, 0.6]))]
     model = clone(estimator).fit(known, wanted)
     for rows in (1, 5):
-        path = chosen(model, known.iloc[:rows])
-        assert path.path == "fast", path.reason
+        fast, reason = chosen(model, known.iloc[:rows])
+        assert fast, reason
 
 
 def test_whoever_is_called_on_arrays_does_not_miss_the_names() -> None:
     """Warnings are errors here."""
     model = linear_model.LinearRegression().fit(FLOATS, FLOATS.a)
-    path = chosen(model, FLOATS.iloc[:5])
-    assert path.path == "fast", path.reason
+    fast, reason = chosen(model, FLOATS.iloc[:5])
+    assert fast, reason
     arrays = {str(name): FLOATS[name].to_numpy() for name in FLOATS}
-    assert path.call(Inputs(COLUMNS, arrays, ROWS)).tolist() == model.predict(FLOATS).tolist()
+    assert fast(Inputs(COLUMNS, arrays, ROWS)).tolist() == model.predict(FLOATS).tolist()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -135,15 +135,15 @@ def test_whoever_is_called_on_arrays_does_not_miss_the_names() -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 def test_so_are_those_that_bear_few_numbers(estimator: Any, rows: int) -> None:
     model = clone(estimator).fit(CATEGORIES, CATEGORIES.a % 2)
-    path = chosen(model, CATEGORIES.iloc[:rows])
-    assert path.path == "fast", path.reason
+    fast, reason = chosen(model, CATEGORIES.iloc[:rows])
+    assert fast, reason
 
 
 def test_so_are_those_that_were_trained_on_arrays() -> None:
     numbers = WHOLE.to_numpy()
     model = linear_model.LogisticRegression().fit(numbers, numbers[:, 0] > 4)
-    path = chosen(model, numbers[:1])
-    assert path.path == "fast", path.reason
+    fast, reason = chosen(model, numbers[:1])
+    assert fast, reason
 
 
 class _Odd(BaseEstimator):  # type: ignore[misc]  # not typed
@@ -177,19 +177,19 @@ class _OddScores(_Odd):
 )
 @pytest.mark.parametrize("example", [{"a": [3], "b": [3]}, {"a": [2.5], "b": [2.5]}])
 def test_columns_by_name_are_told_from_columns_by_place(estimator: Any, example: Any) -> None:
-    path = chosen(estimator, pd.DataFrame(example))
-    assert (path.path, "different" in path.reason) == ("pyfunc", True), path.reason
+    fast, reason = chosen(estimator, pd.DataFrame(example))
+    assert (fast, "different" in reason) == (None, True), reason
 
 
 def test_one_that_answers_the_example_differently_is_not_called_on_arrays() -> None:
     path = chosen(_Odd(), pd.DataFrame({"a": [3.0, 1.0], "b": [2.0, 2.0]}))
-    assert (path.path, path.reason) == ("pyfunc", "the bare model answers differently")
+    assert path == (None, "the bare model answers differently")
 
 
 def test_answers_that_are_all_equal_prove_nothing() -> None:
     model = DummyClassifier().fit(WHOLE, np.zeros(ROWS))
-    path = chosen(model, WHOLE.iloc[:1])
-    assert (path.path, "all equal" in path.reason) == ("pyfunc", True), path.reason
+    fast, reason = chosen(model, WHOLE.iloc[:1])
+    assert (fast, "all equal" in reason) == (None, True), reason
 
 
 def test_scattered_rows_stay_what_they_were() -> None:

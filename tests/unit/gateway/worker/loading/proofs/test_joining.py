@@ -164,9 +164,10 @@ def test_a_row_is_as_large_as_its_arrays_or_its_body(arrays: int, body: int, siz
 )
 def test_answers_are_one_per_row_or_whole(call: Any, answers: str) -> None:
     far = perturbation.vary_far(EXAMPLE, whole=False)
-    proved = ask_all(joining.prove([call], perturbation.vary(EXAMPLE), far, call(EXAMPLE)))
-    assert proved.answers == answers, proved
-    assert (proved.mode == JOINED) is (call is doubling)
+    proof = Proof()
+    ask_all(joining.prove([call], perturbation.vary(EXAMPLE), far, call(EXAMPLE), proof))
+    assert proof.answers == answers, proof
+    assert (proof.batching == JOINED) is (call is doubling)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +183,10 @@ def test_answers_are_one_per_row_or_whole(call: Any, answers: str) -> None:
 def test_probabilities_are_proved_only_if_they_answer_the_example(
     likely: Any, proved: bool
 ) -> None:
-    found = ask_all(
-        joining.prove(
-            [doubling], perturbation.vary(EXAMPLE), [], doubling(EXAMPLE), probabilities=likely
-        )
-    )
-    assert (found.mode, found.probabilities) == (JOINED, proved)
+    proof, varied = Proof(), perturbation.vary(EXAMPLE)
+    own = doubling(EXAMPLE)
+    ask_all(joining.prove([doubling], varied, [], own, proof, probabilities=likely))
+    assert (proof.batching, proof.probabilities_joined) == (JOINED, proved)
 
 
 def test_an_answer_that_cannot_be_read_proves_no_joining() -> None:
@@ -195,8 +194,7 @@ def test_an_answer_that_cannot_be_read_proves_no_joining() -> None:
         def tolist(self) -> None:
             raise RuntimeError("no")
 
-    proved = ask_all(
-        joining.prove([lambda i: [Odd()] * i.rows], perturbation.vary(EXAMPLE), [], [Odd(), Odd()])
-    )
-    assert proved.mode == "alone"
-    assert proved.reason == "joined rows cannot be compared: RuntimeError"
+    proof, varied = Proof(), perturbation.vary(EXAMPLE)
+    ask_all(joining.prove([lambda i: [Odd()] * i.rows], varied, [], [Odd(), Odd()], proof))
+    assert proof.batching == "alone"
+    assert proof.batching_reason == "joined rows cannot be compared: RuntimeError"
