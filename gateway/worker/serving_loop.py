@@ -66,7 +66,7 @@ class ServingLoop:
         self._background = loaded.background
         self._most_rows = limits.rows
         self._limits = limits
-        self._join(loaded.report.batching, loaded.report.joined_rows)
+        self._join()
         self._max_answer_bytes = max_answer_bytes
         self._clock = clock
         self._waiting: list[WaitingRequest] = []
@@ -138,13 +138,14 @@ class ServingLoop:
 
     def _prove(self, background: Background) -> None:
         background.step()
-        self._join(self._proof.batching, self._proof.joined_rows)
+        self._join()
         if background.over:
             self._background = None
 
-    def _join(self, batching: str, rows: int) -> None:
+    def _join(self) -> None:
         """Set whether requests are joined, and limit a batch to the proved number of rows."""
-        self._joined = batching == JOINED and rows > 1
+        rows = self._proof.joined_rows
+        self._joined = self._proof.batching == JOINED and rows > 1
         self._limits = replace(self._limits, rows=min(self._most_rows, rows))
 
     # --- taking frames ----------------------------------------------------------------------------
@@ -224,31 +225,39 @@ class ServingLoop:
         batch = [waiting for waiting in batch if waiting.request.deadline > now]
         answers: list[tuple[int, Message, bytes]] = [(w.id, _TOO_LATE, b"") for w in late]
         if batch:
-            answers += self._predict_safely(batch, now)
+            answers += self._predict(batch, now)
         if answers:
             self._connection.send(answers)
 
     def _predict(self, batch: list[WaitingRequest], now: float) -> list[tuple[int, Message, bytes]]:
+        """Predict; what fails fails its request, not the worker."""
+        failed = _NOT_TAKEN
         try:
             inputs = join([waiting.inputs for waiting in batch])
         except MemoryError:
-            if len(batch) == 1:
-                return [(batch[0].id, _NO_MEMORY, b"")]
-            self._predict_each_alone(batch)
-            return []
-        try:
-            prediction = self._model.predict(inputs, probabilities=batch[0].request.probabilities)
-            if prediction.divisible:
-                return self._split(batch, prediction, now)
-            if len(batch) == 1:
-                self._answers_whole(batch[0], prediction)
-                return self._split(batch, prediction, now)
-        except RequestRefusedError as refusal:
-            if len(batch) == 1:
-                return [(batch[0].id, _failed(refusal, begun=True), b"")]
-        except NotTakenError:
-            pass  # the proved call cannot take all of these rows
-        self._predict_each_alone(batch)
+            failed = _NO_MEMORY
+        else:
+            try:
+                prediction = self._model.predict(
+                    inputs, probabilities=batch[0].request.probabilities
+                )
+                if not prediction.divisible and len(batch) == 1:
+                    self._answers_whole(batch[0], prediction)
+                if prediction.divisible or len(batch) == 1:
+                    return self._split(batch, prediction, now)
+            except RequestRefusedError as refusal:
+                failed = _failed(refusal, begun=True)
+            except NotTakenError:
+                pass  # the proved call cannot take all of these rows
+            except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+                log_without_data(error)
+                told = f"the model's answer could not be read: {type(error).__name__}"
+                failed = Failed("model_error", bounded(told), begun=True)
+        if len(batch) == 1:
+            return [(batch[0].id, failed, b"")]
+        # Each alone, so that one request's failure does not fail the others. In between, deadlines
+        # are checked again, and probes and cancellations are received.
+        self._waiting = [waiting._replace(key=waiting.id) for waiting in batch] + self._waiting
         return []
 
     def _answers_whole(self, waiting: WaitingRequest, prediction: Prediction) -> None:
@@ -259,30 +268,8 @@ class ServingLoop:
         if self._proof.answers == PER_ROW and self._model.is_proved(waiting.inputs):
             self._proof.answer_whole(f"an answer to {prediction.rows} rows was not one per row")
             self._background = None
-            self._join(self._proof.batching, self._proof.joined_rows)
+            self._join()
             self._connection.send([(0, Proved(self._proof.as_header()), b"")])
-
-    def _predict_each_alone(self, batch: list[WaitingRequest]) -> None:
-        """Queue each request of a failed batch as a batch of its own.
-
-        So one request's failure does not fail the others. In between, deadlines are checked again,
-        and probes and cancellations are received.
-        """
-        self._waiting = [waiting._replace(key=waiting.id) for waiting in batch] + self._waiting
-
-    def _predict_safely(
-        self, batch: list[WaitingRequest], now: float
-    ) -> list[tuple[int, Message, bytes]]:
-        """Predict; an answer that cannot be read fails its request, not the worker."""
-        try:
-            return self._predict(batch, now)
-        except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
-            log_without_data(error)
-            if len(batch) > 1:
-                self._predict_each_alone(batch)
-                return []
-            told = f"the model's answer could not be read: {type(error).__name__}"
-            return [(batch[0].id, Failed("model_error", bounded(told), begun=True), b"")]
 
     def _split(
         self, batch: list[WaitingRequest], prediction: Prediction, began: float
@@ -321,6 +308,7 @@ class _Large(NamedTuple):
 
 
 _TOO_LATE = Failed("deadline_exceeded", "the deadline passed in the queue")
+_NOT_TAKEN = Failed("model_error", "the model's proved call does not take the rows", begun=True)
 _NO_MEMORY = Failed("model_error", "the worker has no memory left for the body")
 
 

@@ -16,8 +16,7 @@ _LARGEST_EXACT = 2**53
 
 def direct(model: Any, predict_fn: str) -> Callable[[Inputs], Any] | None:
     """Return a function that predicts with the bare estimator, or None if it lacks the method."""
-    estimator = _estimator(model)
-    predict = getattr(estimator, predict_fn, None)
+    predict = getattr(model.get_raw_model(), predict_fn, None)
     if predict is None:
         return None
     names = feature_names(model)
@@ -66,21 +65,16 @@ def _would_be_rounded(column: Any) -> bool:
 
 def feature_names(model: Any) -> Any:
     """Return the names of the training's columns in order, or None if they are unknown."""
-    return getattr(_estimator(model), "feature_names_in_", None)
+    return getattr(model.get_raw_model(), "feature_names_in_", None)
 
 
 def behind_labels(model: Any) -> list[Callable[[Any], Any]]:
     """Return the estimator's ``predict_proba`` and ``decision_function``, if it has them."""
-    estimator = _estimator(model)
+    estimator = model.get_raw_model()
     found = (getattr(estimator, name, None) for name in ("predict_proba", "decision_function"))
     return [function for function in found if function is not None]
 
 
 def scores(model: Any) -> Callable[[Any], Any] | None:
     """Return ``decision_function``, which determines labels, or None if it is missing."""
-    return getattr(_estimator(model), "decision_function", None)
-
-
-def _estimator(model: Any) -> Any:
-    """Return the bare estimator in a ``PyFuncModel``."""
-    return model.get_raw_model()
+    return getattr(model.get_raw_model(), "decision_function", None)

@@ -93,18 +93,16 @@ def load(
     proof = proving.kept(order)
     try:
         prover = proving.warm(model, pyfunc, order, example, proof=proof, clock=clock)
+        proving.run(prover, proof, order.proof_budget_s, tell)
+        checked = expected_answers.check(model, Path(order.artifact))
     except input_example.WarmUpFailedError as error:
         raise _failed("warm_up_failed", str(error), error) from error
-    proving.run(prover, proof, order.proof_budget_s, tell)
-    checked = _check_expected(model, order)
     if checked.whole:
         proof.answer_whole(f"the answers that {expected_answers.FILE} expects are not one per row")
     background = None
     if not prover.over and proof.answers != WHOLE:
-        background = Background(
-            prover, proof, order.proof_budget_s, tell, timeout_s=order.timeout_s
-        )
-        background = None if background.over else background
+        left = Background(prover, proof, order.proof_budget_s, tell, timeout_s=order.timeout_s)
+        background = None if left.over else left
     gc.collect()
     gc.freeze()  # later collections skip the objects that the model keeps
     durations = {
@@ -183,13 +181,6 @@ def _pyfunc(order: Load) -> Any:
             raise
         os.environ["MLFLOW_DEFAULT_PREDICTION_DEVICE"] = "cpu"
         return python_function.load(order.artifact)
-
-
-def _check_expected(model: ServedModel, order: Load) -> expected_answers.CheckedAnswers:
-    try:
-        return expected_answers.check(model, Path(order.artifact))
-    except input_example.WarmUpFailedError as error:
-        raise _failed("warm_up_failed", str(error), error) from error
 
 
 def _frameworks(order: Load) -> dict[str, str]:

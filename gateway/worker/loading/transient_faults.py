@@ -27,10 +27,9 @@ _LASTING_NUMBERS = frozenset(
         errno.ENOSYS,
     }
 )
-_NETWORK = frozenset({"requests", "urllib"})
-"""Libraries whose OSErrors have no number."""
-_OWN_NUMBERS = frozenset({"ssl", "socket"})
-"""Modules whose OSErrors have numbers of their own: an ``SSLEOFError`` has that of ``ENOEXEC``."""
+_NETWORK = frozenset({"requests", "urllib", "ssl", "socket"})
+"""Modules whose OSErrors have no number, or one of their own: an ``SSLEOFError`` has that of
+``ENOEXEC``."""
 _LINKER_FOUND_NONE = (
     "failed to map segment from shared object",
     *(f": {os.strerror(number)}" for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)),
@@ -60,7 +59,7 @@ def name_of(fault: BaseException) -> str:
     if _could_not_link(fault):
         return f"{type(fault).__name__} (no memory or descriptor to link a library)"
     name, number = type(fault).__name__, getattr(fault, "errno", None)
-    if isinstance(number, int) and number in errno.errorcode and not _made_by(fault, _OWN_NUMBERS):
+    if isinstance(number, int) and number in errno.errorcode and not _is_of_a_network(fault):
         return f"{name} ({os.strerror(number)})"
     return name
 
@@ -84,10 +83,10 @@ def _passes(error: BaseException) -> bool:
         return True
     if not isinstance(error, OSError) or isinstance(error, _LASTING):
         return False
-    if error.errno is not None:
-        return error.errno not in _LASTING_NUMBERS or _made_by(error, _OWN_NUMBERS)
+    if isinstance(error, (ConnectionError, TimeoutError)) or _is_of_a_network(error):
+        return True
     # Without a number it may be a library that cannot be linked, or a file of a wrong kind.
-    return isinstance(error, (ConnectionError, TimeoutError)) or _made_by(error, _NETWORK)
+    return error.errno is not None and error.errno not in _LASTING_NUMBERS
 
 
 def _could_not_link(error: BaseException) -> bool:
@@ -98,8 +97,8 @@ def _could_not_link(error: BaseException) -> bool:
     return isinstance(said, str) and said.endswith(_LINKER_FOUND_NONE)
 
 
-def _made_by(error: BaseException, modules: frozenset[str]) -> bool:
-    return any(one.__module__.partition(".")[0] in modules for one in type(error).__mro__)
+def _is_of_a_network(error: BaseException) -> bool:
+    return any(one.__module__.partition(".")[0] in _NETWORK for one in type(error).__mro__)
 
 
 def _http_status(error: BaseException) -> int | None:

@@ -52,10 +52,6 @@ _THREAD_SETTERS = (
     ("pyarrow", "set_cpu_count"),
 )
 
-FORKSERVER_THREADS = frozenset({"jemalloc_bg_thd"})
-"""Threads allowed in the forkserver beside its main one: an allocator's, which restarts it after a
-fork. Any other could hold a lock during the fork."""
-
 
 def confine(lifeline: Connection, output: Connection | None = None) -> None:
     """Lead an own session, end with the gateway, and redirect the output.
@@ -182,11 +178,3 @@ def use_threads(threads: int) -> None:
         except ImportError:
             return
         threadpoolctl.threadpool_limits(threads)
-
-
-def extra_threads(pid: int) -> list[str]:
-    """Return the names of the threads of process ``pid`` without its main one, oldest first."""
-    tasks = sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
-    return [
-        Path(f"/proc/{pid}/task/{task}/comm").read_text().strip() for task in tasks if task != pid
-    ]

@@ -62,23 +62,12 @@ MLflow imports the others inside functions."""
 LATER_S = 5.0
 
 
-def set_environment() -> None:
-    """Set what the libraries read when they are imported."""
-    os.environ.update(ENVIRONMENT)
-
-
 def import_libraries(modules: Iterable[str]) -> None:
     """Import libraries of models; a library that is not installed is skipped."""
     with _kept_for_good():
         for module in modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
-
-
-def read_versions() -> None:
-    """Read the versions of the libraries that are imported here, once for all workers."""
-    for name in PRELOADED:
-        installed_version(name)
 
 
 def predict_once() -> None:
@@ -125,8 +114,9 @@ def import_later(seconds: float) -> None:
 
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a gateway that drains may load still
-set_environment()
+os.environ.update(ENVIRONMENT)
 import_libraries(MODULES)
-read_versions()
+for library in PRELOADED:
+    installed_version(library)
 priority.may_return()
 import_later(LATER_S)

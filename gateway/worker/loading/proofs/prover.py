@@ -35,7 +35,7 @@ class Answer:
     raised: BaseException | None = None
 
 
-Asking = Generator[Question, Answer, T]
+Asking = Generator[Question, Any, T]
 
 
 class Pace:
@@ -108,7 +108,7 @@ class Prover:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._next: Question | None = None
-        self._advance(lambda: next(asking))
+        self._advance(None)
 
     @property
     def over(self) -> bool:
@@ -136,7 +136,7 @@ class Prover:
         if fault is not None:
             self._next, self.broken_off = None, f"a call met {name_of(fault)}, which may pass"
         else:
-            self._advance(lambda: self._asking.send(answer))
+            self._advance(answer)
         seconds = self._clock() - began
         self.spent_s += seconds
         return seconds
@@ -157,9 +157,9 @@ class Prover:
         while not self.over and may_go_on():
             self.step()
 
-    def _advance(self, go_on: Callable[[], Question]) -> None:
+    def _advance(self, answer: Answer | None) -> None:
         try:
-            self._next = go_on()
+            self._next = self._asking.send(answer)  # None starts it
         except StopIteration:
             self._next = None
 

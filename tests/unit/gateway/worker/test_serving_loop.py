@@ -54,6 +54,9 @@ def model(inputs):
 def serve(
     *frames,
     batching="joined",
+    proof=None,
+    proved_params=None,
+    proved_form=ANY,
     example=None,
     model=model,
     clock=time.monotonic,
@@ -71,15 +74,15 @@ def serve(
     with ours, theirs:
         ours.sendall(b"".join(b"".join(pack(*frame)) for frame in frames))
         ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
-        report = Loaded(1, {}, "passed", batching, "", "pyfunc", "", joined_rows=joined_rows)
-        served = ServedModel("m", 1, signature, model)
-        served.proved_form = ANY
-        served.probabilities_call = probabilities
-        proof = Proof(
+        served = ServedModel("m", 1, signature, model, probabilities)
+        served.proved_params, served.proved_form = proved_params or {}, proved_form
+        proof = proof or Proof(
             answers=PER_ROW if answers_per_row else UNKNOWN,
+            batching=batching,
             joined_rows=joined_rows,
             probabilities_joined=probabilities_joined,
         )
+        report = Loaded(1, {}, "passed", "", "", "", "")
         loaded = LoadedModel(served, report, example, proof)
         ServingLoop(
             connection(theirs), loaded, limits, (), clock, max_answer_bytes=max_answer_bytes
@@ -89,19 +92,38 @@ def serve(
     return {frame.id: frame for frame in FrameReader().feed(stream)}
 
 
-def request(id_, value, deadline=1e12, *, likely=False):
+def asking(id_, body, deadline=1e12, *, likely=False):
     header = encode_header(
         Predict("predict", "application/json", deadline, "r", probabilities=likely)
     )
-    return Kind.PREDICT, id_, header, b'{"instances": [%d]}' % value
+    return Kind.PREDICT, id_, header, body
+
+
+def request(id_, value, deadline=1e12, *, likely=False):
+    return asking(id_, b'{"instances": [%d]}' % value, deadline, likely=likely)
+
+
+def batch_rows(answers):
+    """Return the rows of the batch of each request, by its id."""
+    return [json.loads(answers[id_].header)["batch_rows"] for id_ in sorted(answers) if id_]
+
+
+def predictions(answers):
+    """Return the predictions of each request, by its id."""
+    return [json.loads(answers[id_].body)["predictions"] for id_ in sorted(answers) if id_]
+
+
+def failure(answers, id_):
+    """Return the error that a request was answered with."""
+    assert answers[id_].kind == Kind.FAILED
+    return json.loads(answers[id_].header)
 
 
 def test_an_answer_that_cannot_be_read_fails_its_own_request_only():
     answers = serve(request(1, 1), request(2, 2), request(3, 1))
-    assert json.loads(answers[1].body)["predictions"] == [1]
-    assert json.loads(answers[3].body)["predictions"] == [1]
-    failed = json.loads(answers[2].header)
-    assert answers[2].kind == Kind.FAILED
+    failed = failure(answers, 2)
+    del answers[2]
+    assert predictions(answers) == [[1], [1]]
     assert failed["code"] == "model_error"
     assert "RuntimeError" in failed["message"]
 
@@ -118,9 +140,8 @@ class Believed(Connection):
 def test_names_that_a_caller_chooses_do_not_end_the_worker(letter):
     split = {"columns": [letter * 4096], "data": [["x"]] * 20}
     body = json.dumps({"dataframe_split": split}).encode()
-    header = encode_header(Predict("predict", "application/json", 1e12, "r"))
     nameless = Signature((Column(0, "double", named=False),))
-    failed = serve((Kind.PREDICT, 1, header, body), signature=nameless, connection=Believed)[1]
+    failed = serve(asking(1, body), signature=nameless, connection=Believed)[1]
     assert failed.kind == Kind.FAILED
     error = read_failed(failed.header)
     assert isinstance(error, InvalidInputError)
@@ -132,8 +153,7 @@ def test_names_that_a_caller_chooses_do_not_end_the_worker(letter):
 def test_no_more_rows_are_joined_than_were_proved_together():
     requests = [request(id_, 1) for id_ in range(1, 8)]
     answers = serve(*requests, joined_rows=3)
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 8)]
-    assert rows == [3, 3, 3, 3, 3, 3, 1]
+    assert batch_rows(answers) == [3, 3, 3, 3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("proved", [True, False])
@@ -145,14 +165,13 @@ def test_requests_for_probabilities_are_joined_only_where_that_was_proved(proved
         probabilities=lambda i: [[one / sum(i.native())] for one in i.native()],
         probabilities_joined=proved,
     )
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 7)]
-    assert rows == ([3] * 6 if proved else [1, 3] * 3)
+    assert batch_rows(answers) == ([3] * 6 if proved else [1, 3] * 3)
     likely = [json.loads(answers[id_].body)["probabilities"] for id_ in (1, 3, 5)]
     assert (likely == [[[1.0]]] * 3) is not proved
 
 
 @pytest.mark.parametrize(
-    ("whole", "predictions"),
+    ("whole", "wanted"),
     [
         (lambda i: [float(n) for n in range(5)], [0.0, 1.0, 2.0, 3.0, 4.0]),
         (lambda i: [], []),
@@ -162,11 +181,10 @@ def test_requests_for_probabilities_are_joined_only_where_that_was_proved(proved
     ],
     ids=["forecast", "empty", "scalar", "object", "matrix"],
 )
-def test_an_answer_that_is_not_one_per_row_is_answered_whole(whole, predictions):
+def test_an_answer_that_is_not_one_per_row_is_answered_whole(whole, wanted):
     answers = serve(request(1, 1), request(2, 1), model=whole, batching="alone", joined_rows=1)
-    for id_ in (1, 2):
-        assert json.loads(answers[id_].body)["predictions"] == predictions
-        assert json.loads(answers[id_].header)["rows"] == 1
+    assert predictions(answers) == [wanted] * 2
+    assert [json.loads(answers[id_].header)["rows"] for id_ in (1, 2)] == [1, 1]
 
 
 def test_where_one_per_row_was_proved_another_number_ends_joining():
@@ -177,10 +195,8 @@ def test_where_one_per_row_was_proved_another_number_ends_joining():
 
     requests = [request(id_, value) for id_, value in enumerate([1, 13, 2, 3, 4], start=1)]
     answers = serve(*requests, model=filtering, answers_per_row=True)
-    predictions = [json.loads(answers[id_].body)["predictions"] for id_ in range(1, 6)]
-    assert predictions == [[1], [], [2], [3], [4]]
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 6)]
-    assert rows == [1, 1, 1, 1, 1]
+    assert predictions(answers) == [[1], [], [2], [3], [4]]
+    assert batch_rows(answers) == [1, 1, 1, 1, 1]
     told = json.loads(answers[0].header)["proof"]
     assert (answers[0].kind, told["answers"], told["batching"]) == (Kind.PROVED, "whole", "alone")
     assert told["batching_reason"] == "an answer to 1 rows was not one per row"
@@ -188,9 +204,8 @@ def test_where_one_per_row_was_proved_another_number_ends_joining():
 
 def test_a_batch_whose_answer_cannot_be_divided_is_answered_one_by_one():
     answers = serve(request(1, 1), request(2, 1), model=lambda i: [5, 6, 7])
-    for id_ in (1, 2):
-        assert json.loads(answers[id_].body)["predictions"] == [5, 6, 7]
-        assert json.loads(answers[id_].header)["batch_rows"] == 1
+    assert predictions(answers) == [[5, 6, 7]] * 2
+    assert batch_rows(answers) == [1, 1]
 
 
 def test_requests_with_params_that_nothing_was_proved_with_go_alone():
@@ -198,28 +213,15 @@ def test_requests_with_params_that_nothing_was_proved_with_go_alone():
         return list(inputs.native()) * inputs.params["times"]
 
     signature = Signature(params=(Param("times", "long", 1, is_list=False),))
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        header = encode_header(Predict("predict", "application/json", 1e12, "r"))
-        bodies = [(b'{"instances": [1]}', 1), (b'{"instances": [2], "params": {"times": 3}}', 3)]
-        for id_, (body, _) in enumerate(bodies * 2):
-            ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
-        ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
-        report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1000)
-        model = ServedModel("m", 1, signature, of_param)
-        model.proved_params, model.proved_form = {"times": 1}, ANY
-        ServingLoop(Connection(theirs), LoadedModel(model, report, None), BatchLimits(9, 999)).run()
-        theirs.shutdown(socket.SHUT_WR)
-        stream = b"".join(iter(lambda: ours.recv(65536), b""))
-    answers = {frame.id: frame for frame in FrameReader().feed(stream)}
-    assert [json.loads(answers[id_].body)["predictions"] for id_ in range(4)] == [
-        [1],
-        [2, 2, 2],
-        [1],
-        [2, 2, 2],
-    ]
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(4)]
-    assert rows == [2, 1, 2, 1]
+    bodies = [b'{"instances": [1]}', b'{"instances": [2], "params": {"times": 3}}']
+    answers = serve(
+        *(asking(id_, body) for id_, body in enumerate(bodies * 2, start=1)),
+        model=of_param,
+        signature=signature,
+        proved_params={"times": 1},
+    )
+    assert predictions(answers) == [[1], [2, 2, 2]] * 2
+    assert batch_rows(answers) == [2, 1, 2, 1]
 
 
 def test_a_batch_that_the_proved_call_does_not_take_is_answered_one_by_one(capfd):
@@ -234,7 +236,7 @@ def test_a_batch_that_the_proved_call_does_not_take_is_answered_one_by_one(capfd
     call = fast_path._unless_not_taken(direct, pyfunc)
     requests = [request(id_, value) for id_, value in enumerate([1, 13, 2], start=1)]
     answers = serve(*requests, model=call)
-    assert [json.loads(answers[id_].body)["predictions"] for id_ in (1, 2, 3)] == [[1], [13], [2]]
+    assert predictions(answers) == [[1], [13], [2]]
     assert capfd.readouterr().err == ""
 
 
@@ -245,36 +247,24 @@ def test_a_row_with_a_null_is_never_joined():
         x = inputs.native()["x"]
         return x.fillna(x.mean()).fillna(0.0).to_numpy()
 
-    model = ServedModel(
-        "m",
-        1,
-        Signature(columns=(Column("x", "double", required=False),)),
-        filling,
-    )
+    signature = Signature(columns=(Column("x", "double", required=False),))
+    model = ServedModel("m", 1, signature, filling)
     order = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
     proof = proving.kept(order)
     example = b'{"inputs": {"x": [1.0, 2.5]}}'
     prover = proving.warm(model, None, order, example, proof=proof, clock=time.monotonic)
     proving.run(prover, proof, order.proof_budget_s, lambda _: None)
     assert (proof.batching, proof.joined_rows) == ("joined", 1024)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        header = encode_header(Predict("predict", "application/json", 1e12, "r"))
-        bodies = [b"[null]", b"[50.0]", b"[null, 1.0]", b"[60.0]", b"[null]"]
-        for id_, values in enumerate(bodies):
-            body = b'{"inputs": {"x": %b}}' % values
-            ours.sendall(b"".join(pack(Kind.PREDICT, id_, header, body)))
-        ours.sendall(b"".join(pack(Kind.STOP, 0, encode_header(Stop()))))
-        report = Loaded(1, {}, "passed", "joined", "", "pyfunc", "", joined_rows=1024)
-        loaded = LoadedModel(model, report, None, proof)
-        ServingLoop(Connection(theirs), loaded, BatchLimits(1024, 10**6)).run()
-        theirs.shutdown(socket.SHUT_WR)
-        stream = b"".join(iter(lambda: ours.recv(65536), b""))
-    answers = {frame.id: frame for frame in FrameReader().feed(stream)}
-    predictions = [json.loads(answers[id_].body)["predictions"] for id_ in range(5)]
-    assert predictions == [[0.0], [50.0], [1.0, 1.0], [60.0], [0.0]]
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(5)]
-    assert rows == [1, 2, 2, 2, 1]
+    columns = [b"[null]", b"[50.0]", b"[null, 1.0]", b"[60.0]", b"[null]"]
+    answers = serve(
+        *(asking(id_, b'{"inputs": {"x": %b}}' % one) for id_, one in enumerate(columns, start=1)),
+        model=filling,
+        signature=signature,
+        proof=proof,
+        proved_form=model.proved_form,
+    )
+    assert predictions(answers) == [[0.0], [50.0], [1.0, 1.0], [60.0], [0.0]]
+    assert batch_rows(answers) == [1, 2, 2, 2, 1]
 
 
 def test_failed_batch_is_predicted_one_by_one_within_deadlines():
@@ -292,7 +282,7 @@ def test_failed_batch_is_predicted_one_by_one_within_deadlines():
         request(1, 1), request(2, 2, deadline=1.5), request(3, 3), model=slow, clock=lambda: now
     )
     assert [answers[id_].kind for id_ in (1, 2, 3)] == [Kind.REPLY, Kind.FAILED, Kind.REPLY]
-    assert json.loads(answers[2].header)["code"] == "deadline_exceeded"
+    assert failure(answers, 2)["code"] == "deadline_exceeded"
     assert alone == [1, 3]
 
 
@@ -310,13 +300,10 @@ def test_what_a_model_changed_before_it_raised_is_not_what_it_is_given_alone(sha
 
     body = f'{{"{shape}": {rows}}}'
     cells = ['{"times": 2, "of": 3}', '{"times": 2}']
-    header = encode_header(Predict("predict", "application/json", 1e12, "r"))
-    requests = [
-        (Kind.PREDICT, id_, header, (body % cell).encode()) for id_, cell in enumerate(cells)
-    ]
+    requests = [asking(id_, (body % cell).encode()) for id_, cell in enumerate(cells, start=1)]
     answers = serve(*requests, model=changing)
-    assert json.loads(answers[0].body)["predictions"] == [6.0]
-    assert json.loads(answers[1].header)["message"] == "the model raised KeyError"
+    assert failure(answers, 2)["message"] == "the model raised KeyError"
+    assert json.loads(answers[1].body)["predictions"] == [6.0]
 
 
 def test_params_changed_by_a_failed_batch_are_restored():
@@ -351,7 +338,7 @@ def test_a_cancelled_request_of_a_batch_that_failed_is_not_begun():
 
     answers = serve(request(1, 1), request(2, 2), request(3, 3), model=choosy, connection=Watched)
     assert begun == [1, 2]
-    assert json.loads(answers[3].header)["code"] == "cancelled"
+    assert failure(answers, 3)["code"] == "cancelled"
 
 
 def test_an_example_whose_answer_cannot_be_read_is_told_to_the_probe():
@@ -398,8 +385,7 @@ def test_requests_are_joined_up_to_so_many_bytes_of_their_bodies():
     size = len(request(1, 1)[3])
     requests = [request(id_, 1) for id_ in range(1, 6)]
     answers = serve(*requests, limits=BatchLimits(10, 2 * size))
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 6)]
-    assert rows == [2, 2, 2, 2, 1]
+    assert batch_rows(answers) == [2, 2, 2, 2, 1]
 
 
 # --- large bodies -------------------------------------------------------------------------------
@@ -487,15 +473,14 @@ def test_a_large_body_that_nobody_waits_for_is_never_read(large):
     cancel = (Kind.CANCEL, 2, encode_header(Cancel()))
     late = (*large(3, deadline=0.5)[:3], b"[" * 1000)
     answers = serve(large(1), garbled, late, cancel, model=slow, clock=slow.clock)
-    codes = [json.loads(answers[id_].header)["code"] for id_ in (2, 3)]
+    codes = [failure(answers, id_)["code"] for id_ in (2, 3)]
     assert codes == ["cancelled", "deadline_exceeded"]
     assert len(slow.order) == 1
 
 
 def test_a_large_body_is_joined_with_no_other(large):
     answers = serve(large(1), large(2), request(3, 3), request(4, 4), model=Slow())
-    rows = [json.loads(answers[id_].header)["batch_rows"] for id_ in range(1, 5)]
-    assert rows == [1, 1, 2, 2]
+    assert batch_rows(answers) == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("where", ["decode", "join", "model"])

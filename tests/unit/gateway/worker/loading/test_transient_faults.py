@@ -54,6 +54,7 @@ def answered_httpx(status: int) -> httpx.HTTPStatusError:
         socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
         socket.gaierror(socket.EAI_NONAME, "Name or service not known"),  # DNS may come back
         ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        ssl.SSLError("The read operation timed out"),
         urllib.error.URLError("unreachable"),
         requests.ConnectionError("hunter2"),
         requests.ReadTimeout(),
