@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.worker.protocol.messages import Predict
-from gateway.worker.rows.inputs import Rows
+from gateway.worker.rows.plain_rows import Rows
 
 
 class WaitingRequest(NamedTuple):
     """A validated request that waits for a batch.
 
     Attributes:
-        id: The frame's id.
         request: The frame's header.
-        inputs: The request's rows.
         received_at: ``time.monotonic()`` of the arrival.
-        body_bytes: Size of the body.
         key: Requests may be joined if their keys are equal.
     """
 
@@ -46,15 +43,10 @@ def key_of(request: Predict, inputs: Rows) -> Hashable:
 def assemble(
     waiting: Sequence[WaitingRequest], *, limits: BatchLimits, joined: bool
 ) -> tuple[list[WaitingRequest], list[WaitingRequest]]:
-    """Choose the next batch: the oldest request and the requests that may be joined with it.
+    """Return the next batch and the remaining requests, all oldest first.
 
-    Args:
-        waiting: Requests, oldest first; at least one.
-        limits: Upper bounds of a batch; a single larger request goes alone.
-        joined: Whether the model's requests may be joined.
-
-    Returns:
-        The batch and the remaining requests, both oldest first.
+    The batch has the oldest request and, if the model's requests may be ``joined``, those that fit
+    it within the limits; a single larger request goes alone.
     """
     first = waiting[0]
     if not joined:

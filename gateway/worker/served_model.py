@@ -13,7 +13,8 @@ from gateway.worker.codecs import predict_json as codec
 from gateway.worker.errors import MISFIT, RequestRefusedError, invalid, model_error
 from gateway.worker.flavors import NotTakenError, classifiers, python_function
 from gateway.worker.rows import outputs, values
-from gateway.worker.rows.inputs import Form, Inputs, Rows, join
+from gateway.worker.rows.inputs import Form, Inputs, join
+from gateway.worker.rows.plain_rows import Rows
 from gateway.worker.rows.signature import Signature
 
 Call = Callable[[Inputs], Any]
@@ -83,10 +84,7 @@ class ServedModel:
     ) -> list[bytes | RequestRefusedError]:
         """Return the answer or the error of each request of a batch, in order.
 
-        Args:
-            prediction: The model's prediction for the batch; divisible if it has several requests.
-            counts: The number of rows of each request.
-            predict_s: Seconds that the prediction took.
+        ``counts`` are their numbers of rows; of several requests the prediction must be divisible.
 
         Raises:
             RequestRefusedError: ``model_error``: JSON cannot express a part of the prediction.
@@ -98,23 +96,18 @@ class ServedModel:
         except (TypeError, ValueError) as error:
             raise model_error("the model's answer has no spelling in JSON") from error
         envelope = codec.Envelope(
-            model=self.name,
-            version=self.version,
-            predict_s=predict_s,
-            nulls=self.nulls,
+            model=self.name, version=self.version, predict_s=predict_s, nulls=self.nulls
         )
         answers: list[bytes | RequestRefusedError] = []
         start, alone = 0, len(counts) == 1
         for count in counts:
-            part = slice(start, start + count)
-            extras: dict[str, Any] = {}
-            if likely is not None:
-                extras = {
-                    "probabilities": likely if alone else likely[part],
-                    "class_names": names,
-                }
+            own, own_likely = rows, likely
+            if not alone:
+                part = slice(start, start + count)
+                own, own_likely = rows[part], likely and likely[part]
+            extras = {"probabilities": own_likely, "class_names": names}
             try:
-                answers.append(envelope.answer(rows if alone else rows[part], extras))
+                answers.append(envelope.answer(own, {} if likely is None else extras))
             except RequestRefusedError as refusal:
                 answers.append(refusal)
             start += count

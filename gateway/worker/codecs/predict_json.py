@@ -11,7 +11,7 @@ from gateway.worker.codecs import shapes, strict_json
 from gateway.worker.codecs.strict_json import InvalidJsonError, NotFiniteError
 from gateway.worker.errors import RequestRefusedError, invalid, model_error
 from gateway.worker.rows import signature as rules
-from gateway.worker.rows.inputs import Rows
+from gateway.worker.rows.plain_rows import Rows
 from gateway.worker.rows.signature import Signature
 
 CONTENT_TYPE = "application/json"

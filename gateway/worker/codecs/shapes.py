@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway.worker.errors import MAX_DETAILS, MOST_OF_A_NAME, Detail, invalid, listed
 from gateway.worker.rows import tables, tensor_rows, values
-from gateway.worker.rows.inputs import Rows, join, whole
+from gateway.worker.rows.inputs import join, whole
+from gateway.worker.rows.plain_rows import Rows
 from gateway.worker.rows.signature import Signature
 
 SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")

@@ -26,12 +26,7 @@ class Probabilities(NamedTuple):
 
 
 def probabilities(model: Any, loader: str) -> Probabilities | str:
-    """Return what a ``PyFuncModel`` offers; a string says why it offers nothing.
-
-    Args:
-        model: The ``PyFuncModel``.
-        loader: The loader module in the description.
-    """
+    """Return what a ``PyFuncModel`` offers; a string says why it offers nothing."""
     if loader not in _LOADERS:
         return (
             "the model has no class probabilities: classifiers of scikit-learn, XGBoost, LightGBM "
@@ -53,10 +48,6 @@ def names_of(class_names: list[Any], likely: Any) -> list[Any]:
     """Return a name for each column of probabilities: the classes', or the columns' numbers.
 
     A library names two classes where a row may have several labels, with a column for each label.
-
-    Args:
-        class_names: As in `Probabilities`.
-        likely: Probabilities as JSON, one item per row.
     """
     first = likely[0] if isinstance(likely, list) and likely else None
     if not isinstance(first, list) or len(first) == len(class_names):

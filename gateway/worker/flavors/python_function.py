@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from functools import partial
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 _TRACE_DESTINATIONS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -35,11 +35,9 @@ def _parse_with_libyaml(reader: Any) -> None:
     """
     import yaml  # type: ignore[import-untyped,unused-ignore]  # no stubs
 
-    if getattr(reader, "yaml", None) is yaml and hasattr(yaml, "CSafeLoader"):
-        quick: Any = ModuleType("yaml")
-        vars(quick).update(vars(yaml))
-        quick.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)
-        reader.yaml = quick
+    if hasattr(yaml, "CSafeLoader"):
+        quick = {"safe_load": partial(yaml.load, Loader=yaml.CSafeLoader)}
+        reader.yaml = SimpleNamespace(**{**vars(yaml), **quick})
 
 
 def _trace_only_to_a_destination(mlflow: Any) -> None:

@@ -73,8 +73,3 @@ def behind_labels(model: Any) -> list[Callable[[Any], Any]]:
     estimator = model.get_raw_model()
     found = (getattr(estimator, name, None) for name in ("predict_proba", "decision_function"))
     return [function for function in found if function is not None]
-
-
-def scores(model: Any) -> Callable[[Any], Any] | None:
-    """Return ``decision_function``, which determines labels, or None if it is missing."""
-    return getattr(model.get_raw_model(), "decision_function", None)

@@ -28,30 +28,8 @@ _MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class ExpectedAnswer:
-    """One line of the file.
-
-    Attributes:
-        line: Its number, from 1.
-        tolerance: The largest difference of a number: absolute, or relative to the expected number
-            if that allows more. 0 demands equality.
-    """
-
-    line: int
-    request: bytes
-    predictions: Any
-    tolerance: float
-
-
-@dataclass(frozen=True)
 class CheckedAnswers:
-    """The result of a check that passed.
-
-    Attributes:
-        count: The number of lines.
-        whole: Whether an answer had not one item per row, so that the model's answers are not
-            divided.
-    """
+    """The number of lines of a check that passed, and whether an answer was not one per row."""
 
     count: int
     whole: bool
@@ -66,40 +44,19 @@ def check(model: ServedModel, artifact: Path) -> CheckedAnswers:
     path = artifact / FILE
     if not path.is_file():
         return CheckedAnswers(0, whole=False)
-    per_row = [_check(model, one) for one in read(_bytes(path))]
+    per_row = [_check(model, *numbered) for numbered in _lines(path)]
     return CheckedAnswers(len(per_row), whole=not all(per_row))
 
 
-def read(data: bytes) -> Iterator[ExpectedAnswer]:
-    """Yield the lines of the file; empty lines are counted and skipped.
-
-    Raises:
-        WarmUpFailedError: The file is empty or too long, or the next line is malformed.
-    """
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of the file with their numbers, from 1; skip empty ones."""
+    data = _bytes(path)
     lines = data.split(b"\n")
     if not data.strip():
         raise WarmUpFailedError(f"{FILE} is empty")
     if len(lines) > MAX_LINES + 1 or (len(lines) == MAX_LINES + 1 and lines[-1]):
         raise WarmUpFailedError(f"{FILE} has more than {MAX_LINES} lines")
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _expectation(number, line)
-
-
-def difference(got: Any, expected: Any, tolerance: float) -> str | None:
-    """Return where two ``predictions`` differ and by how much, or None if they are equal.
-
-    The text has no values. Strings, booleans and whole numbers must be equal, other numbers must
-    be within the tolerance.
-    """
-    if type(got) is list and type(expected) is list:
-        if len(got) != len(expected):
-            return f"{len(got)} rows where {len(expected)} are expected"
-        for row, (one, other) in enumerate(zip(got, expected, strict=True)):
-            if told := _difference(one, other, tolerance, f"row {row}"):
-                return told
-        return None
-    return _difference(got, expected, tolerance, "the answer")
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _bytes(path: Path) -> bytes:
@@ -113,7 +70,8 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _expectation(number: int, line: bytes) -> ExpectedAnswer:
+def _check(model: ServedModel, number: int, line: bytes) -> bool:
+    """Compare one line; return whether its answer has one item per row."""
     try:
         value = strict_json.loads(line)
     except strict_json.InvalidJsonError as error:
@@ -128,15 +86,10 @@ def _expectation(number: int, line: bytes) -> ExpectedAnswer:
     if type(tolerance) not in {int, float} or tolerance < 0:
         raise _failed(number, "cannot be read: 'tolerance' must be a number of at least 0")
     request = strict_json.dumps(value["request"])
-    return ExpectedAnswer(number, request, value["expected"], float(tolerance))
-
-
-def _check(model: ServedModel, one: ExpectedAnswer) -> bool:
-    """Compare one line; return whether its answer has one item per row."""
-    answer, prediction = input_example.answer(model, one.request, f"{FILE}, line {one.line}")
+    answer, prediction = input_example.answer(model, request, f"{FILE}, line {number}")
     got = strict_json.loads(answer)["predictions"]
-    if told := difference(got, one.predictions, one.tolerance):
-        raise _failed(one.line, told, ",")
+    if told := difference(got, value["expected"], tolerance):
+        raise _failed(number, told, ",")
     return prediction.divisible
 
 
@@ -144,23 +97,30 @@ def _failed(line: int, reason: str, comma: str = "") -> WarmUpFailedError:
     return WarmUpFailedError(f"{FILE}, line {line}{comma} {reason}"[:_MOST_CHARACTERS])
 
 
-def _difference(got: Any, expected: Any, tolerance: float, where: str) -> str | None:
-    numbers = {int, float}
+def difference(got: Any, expected: Any, tolerance: float, where: str = "") -> str | None:
+    """Return where two ``predictions`` differ and by how much, or None if they are equal.
+
+    The text has no values. Strings, booleans and whole numbers must be equal, other numbers must
+    be within the tolerance: absolute, or relative to the expected number if that allows more.
+    """
+    numbers, at = {int, float}, where or "the answer"
     if type(got) in numbers and type(expected) in numbers:
-        return _off(got, expected, tolerance, where)
+        return _off(got, expected, tolerance, at)
     if type(got) is not type(expected):
-        return f"{where}: {describe_type(got)} where {describe_type(expected)} is expected"
+        return f"{at}: {describe_type(got)} where {describe_type(expected)} is expected"
     if isinstance(got, list):
         if len(got) != len(expected):
-            return f"{where}: {len(got)} values where {len(expected)} are expected"
-        pairs = [(f"{where}[{n}]", *both) for n, both in enumerate(zip(got, expected, strict=True))]
+            counted = f"{where}: {len(got)} values" if where else f"{len(got)} rows"
+            return f"{counted} where {len(expected)} are expected"
+        items = enumerate(zip(got, expected, strict=True))
+        pairs = [(f"{where}[{n}]" if where else f"row {n}", *both) for n, both in items]
     elif isinstance(got, dict):
         if got.keys() != expected.keys():
-            return f"{where}: other fields than expected"
-        pairs = [(f"{where}, {name[:40]!r}", got[name], expected[name]) for name in expected]
+            return f"{at}: other fields than expected"
+        pairs = [(f"{at}, {name[:40]!r}", got[name], expected[name]) for name in expected]
     else:
-        return None if got == expected else f"{where}: another {_KINDS[type(got)]} than expected"
-    told = (_difference(one, other, tolerance, place) for place, one, other in pairs)
+        return None if got == expected else f"{at}: another {_KINDS[type(got)]} than expected"
+    told = (difference(one, other, tolerance, place) for place, one, other in pairs)
     return next((one for one in told if one), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.worker.rows.inputs import Inputs
@@ -36,7 +37,7 @@ def vary(example: Inputs) -> list[Inputs]:
                 else array
                 for name, array in first.arrays.items()
             }
-            varied.append(Inputs(first.kind, arrays, rows, first.params))
+            varied.append(replace(first, arrays=arrays))
     elif rows > 1:
         varied.extend(
             first.take([row])
@@ -58,7 +59,7 @@ def scatter(example: Inputs) -> list[Inputs]:
     rows = [row % example.rows for row in range(_SCATTERED_ROWS)] if example.rows else []
     base = example.take(rows)
     arrays = {name: _scattered(array, dice) for name, array in base.arrays.items()}
-    scattered = [Inputs(base.kind, arrays, base.rows, base.params)]
+    scattered = [replace(base, arrays=arrays)]
     by_type: dict[str, list[str]] = {}
     for name, array in arrays.items():
         if array.dtype.kind in "fiu":
@@ -70,7 +71,7 @@ def scatter(example: Inputs) -> list[Inputs]:
         if name != other
     }
     if swapped:
-        scattered.append(Inputs(base.kind, arrays | swapped, base.rows, base.params))
+        scattered.append(replace(base, arrays=arrays | swapped))
     return scattered
 
 
@@ -98,12 +99,8 @@ def _scattered(array: Any, dice: Any) -> Any:
 def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
     """Return rows far from the example's, which the model may reject.
 
-    Joined with them, a row reveals whether others influence it.
-
-    Args:
-        example: Inputs; the result has their types.
-        whole: Whether whole numbers are changed too. They may be positions in a table, and some
-            libraries crash beyond its end.
+    Joined with them, a row reveals whether others influence it. With ``whole``, whole numbers are
+    changed too: they may be positions in a table, and some libraries crash beyond its end.
     """
     far = []
     for factor, offset in ((-8, -1000), (100, 1000)):
@@ -111,7 +108,7 @@ def vary_far(example: Inputs, *, whole: bool) -> list[Inputs]:
             name: _far(array, factor, offset, whole=whole) for name, array in example.arrays.items()
         }
         if any(arrays[name] is not array for name, array in example.arrays.items()):
-            far.append(Inputs(example.kind, arrays, example.rows, example.params))
+            far.append(replace(example, arrays=arrays))
     return far
 
 

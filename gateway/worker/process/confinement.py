@@ -16,7 +16,6 @@ import sys
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 
 _OOM_SCORE = "500"
 """If memory runs out, the kernel kills a worker rather than the gateway, whose score is 0."""
@@ -77,14 +76,10 @@ def _leave_the_end_to_the_gateway() -> None:
     The gateway then drains and needs its workers. The handler does nothing; the signal is not
     ignored, since programs that the model starts would inherit that.
     """
-    signal.signal(signal.SIGTERM, _do_nothing)
-    signal.siginterrupt(
-        signal.SIGTERM, False
-    )  # for libraries that do not repeat an interrupted call
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    # For libraries that do not repeat an interrupted call.
+    signal.siginterrupt(signal.SIGTERM, False)
     os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
-
-
-def _do_nothing(_signal: int, _frame: FrameType | None) -> None: ...
 
 
 def _die_with(lifeline: int) -> None:

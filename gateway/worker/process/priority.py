@@ -34,12 +34,7 @@ _PASSES = 10
 
 @dataclass(frozen=True)
 class LoweredPriority:
-    """The priorities before `lower`.
-
-    Attributes:
-        nice: The niceness, or None if it was not changed.
-        autogroup: The niceness of the session's group, or None if it was not changed.
-    """
+    """The niceness before `lower`, of the thread and of the session's group; None if unchanged."""
 
     nice: int | None
     autogroup: int | None

@@ -57,13 +57,9 @@ _NEWEST = dt.datetime(2262, 4, 11)  # noqa: DTZ001  # as above
 
 
 def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> Any:
-    """Return ``values`` as a one-dimensional array of the type ``kind``.
+    """Return ``values``, one JSON value per row, as a one-dimensional array of the type ``kind``.
 
-    Args:
-        name: The column's name, for the message.
-        values: One JSON value per row.
-        kind: MLflow's name of the type; one that is not in `SCALAR_TYPES` passes as it came.
-        required: Whether null is refused.
+    A type that is not in `SCALAR_TYPES` passes as it came. In a required column null is refused.
 
     Raises:
         RequestRefusedError: A value is not of the type; names row and field.

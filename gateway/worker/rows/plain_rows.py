@@ -100,3 +100,7 @@ class PlainRows:
         rows = sum(part.rows for part in parts)
         arrays, params = self.layout.arrays(parts), unshared(self.params)
         return Inputs(COLUMNS, arrays, rows, params, together=len(parts) > 1)
+
+
+Rows = Inputs | PlainRows
+"""What a body is read as; `gateway.worker.rows.inputs.join` makes `Inputs` of a batch of them."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from gateway.worker.errors import MAX_DETAILS, Detail, RequestRefusedError, invalid, refuse_if_any
 from gateway.worker.rows import columns, nested, tensor_rows
-from gateway.worker.rows.inputs import COLUMNS, Inputs, Rows
-from gateway.worker.rows.plain_rows import MOST_ROWS
+from gateway.worker.rows.inputs import COLUMNS, Inputs
+from gateway.worker.rows.plain_rows import MOST_ROWS, Rows
 from gateway.worker.rows.signature import Column, Signature
 
 _MAX_SPARSENESS = 64
@@ -21,11 +21,7 @@ def from_columns(
 ) -> Rows:
     """Validate columns: each a sequence of ``rows`` JSON values. Extra ones are dropped.
 
-    Args:
-        signature: The model's.
-        given: The columns by their labels.
-        rows: How many rows they have.
-        as_arrays: Whether the model gets a cell that is a list as an array.
+    With ``as_arrays`` the model gets a cell that is a list as an array.
 
     Raises:
         RequestRefusedError: A column is missing, or a value does not fit.

@@ -24,13 +24,9 @@ _ALLOWED: dict[str, frozenset[type]] = {
 
 
 def to_tensor(name: str, value: Any, dtype: str, shape: Sequence[int]) -> Any:
-    """Return nested lists as an array.
+    """Return nested lists as an array; the first dimension is the row.
 
-    Args:
-        name: The tensor's name, for the message; empty if it has none.
-        value: Lists in lists; the first dimension is the row.
-        dtype: ``numpy``'s name of the element type.
-        shape: Length of each dimension; -1 where any is allowed.
+    A length in ``shape`` is -1 where any is allowed.
 
     Raises:
         RequestRefusedError: Not lists of that shape, or an element of another type.

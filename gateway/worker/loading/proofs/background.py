@@ -41,16 +41,7 @@ class Background:
         timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store.
-
-        Args:
-            prover: Makes the calls, and updates ``proof``.
-            proof: The present findings.
-            budget_s: The budget of a proof in the warm-up.
-            report: Sends a message to the gateway.
-            timeout_s: The model's timeout.
-            clock: Monotonic seconds.
-        """
+        """Go on with a proof; ``budget_s`` is its budget in the warm-up."""
         self.proof = proof
         self._prover = prover
         self._longest_s = longest_call_s(budget_s, timeout_s)

@@ -40,7 +40,7 @@ def choose(
 
     Args:
         pyfunc: The ``PyFuncModel``.
-        pyfunc_call: Its call, which the fast path must equal.
+        pyfunc_call: Its call.
         loader: The loader module in the description.
         predict_fn: The method that the pyfunc calls.
         proofs: Inputs to compare on; without any, nothing is proved.
@@ -90,12 +90,9 @@ def _taken(direct: Call, pyfunc_call: Call, loader: str) -> Call:
 def choose_probabilities(
     pyfunc: Any, function: Callable[[Any], Any], proofs: Sequence[Inputs]
 ) -> Asking[bool]:
-    """Return whether ``predict_proba`` on arrays answers ``proofs`` exactly the same.
+    """Return whether an estimator's ``predict_proba`` answers ``proofs`` on arrays exactly so.
 
-    Args:
-        pyfunc: The ``PyFuncModel`` of a scikit-learn estimator.
-        function: The estimator's ``predict_proba``.
-        proofs: Inputs to compare on; without any, a DataFrame is used.
+    Without any proofs a DataFrame is used.
     """
     on_arrays = _on_arrays(function, scikit_learn.feature_names(pyfunc))
     try:
@@ -144,12 +141,8 @@ def _why_not_estimator(
 ) -> Asking[str | None]:
     """Return why an estimator is not called on arrays, or None if its answers are equal.
 
-    Args:
-        pyfunc: The ``PyFuncModel``.
-        direct: The call on arrays.
-        answered: The pyfunc's answers to the inputs that it accepts.
-        proved: The number of leading answers that were compared already.
-        tried: Inputs on which probabilities and scores are compared.
+    The first ``proved`` answers of the pyfunc were compared already. Probabilities and scores are
+    compared on ``tried``.
     """
     if not (yield from _are_equal(direct, answered[proved:], identical)):
         return "the bare model answers other numbers differently"

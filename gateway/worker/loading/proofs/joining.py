@@ -188,15 +188,8 @@ def widen(
 ) -> Asking[None]:
     """Prove twice as many rows at a time, up to ``most_rows``, and update ``proof``.
 
-    Each known row of a large call is compared with its answer in the small, proved call. If that
-    small call now fails, nothing more can be proved.
-
-    Args:
-        calls: The serving call, and others that are proved on few rows.
-        varied: As for `prove`.
-        far: As for `prove`.
-        proof: The findings to update.
-        most_rows: The most joined rows.
+    Each known row of a large call is compared with its answer in the small call, which is proved
+    for all ``calls``. If that small call now fails, nothing more can be proved.
     """
     known = join(varied)
     pools = []
@@ -232,12 +225,9 @@ def _unanswered(answer: Answer, rows: int) -> str | None:
 
 
 def pick(rows: int, known: int, total: int) -> list[int]:
-    """Return the rows of a large call: known ones at random, and some far ones; deterministic.
+    """Return ``rows`` rows of ``total``: known ones at random, and some far ones; deterministic.
 
-    Args:
-        rows: Number of rows to pick.
-        known: Number of known rows, which come first.
-        total: Number of all rows.
+    The ``known`` rows come first in all.
     """
     import numpy as np
 

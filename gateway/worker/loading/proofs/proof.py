@@ -134,12 +134,7 @@ def _text(reason: str) -> str:
 
 
 def longest_call_s(budget_s: float, timeout_s: float) -> float:
-    """Return the seconds that one background call may take.
-
-    Args:
-        budget_s: The budget of a proof in the warm-up.
-        timeout_s: The model's timeout.
-    """
+    """Return the seconds that one background call may take, by the budget of a warm-up."""
     return LONGEST_CALL * min(budget_s, timeout_s)
 
 

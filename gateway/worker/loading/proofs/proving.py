@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.worker.flavors import classifiers, scikit_learn
+from gateway.worker.flavors import classifiers
 from gateway.worker.loading import input_example, perturbation
 from gateway.worker.loading.proofs import fast_path, joining
 from gateway.worker.loading.proofs.proof import (
@@ -50,15 +50,9 @@ def warm(
     proof: Proof,
     clock: Callable[[], float],
 ) -> Prover:
-    """Predict the example with one call; return the remaining proof.
+    """Predict the example, a body, with one call; return the remaining proof.
 
-    Args:
-        model: The model; it gets the proved call path.
-        pyfunc: The ``PyFuncModel``.
-        order: The load order.
-        example: The input example as a body, or None.
-        proof: The findings so far, which the prover updates.
-        clock: Monotonic seconds.
+    The prover updates ``proof``; the model gets the proved call path.
 
     Raises:
         WarmUpFailedError: The model failed on its example.
@@ -77,11 +71,7 @@ def warm(
 def run(prover: Prover, proof: Proof, budget_s: float, report: Callable[[Message], None]) -> None:
     """Prove within the budget, unless that was tried before; a tenth of it is for more rows.
 
-    Args:
-        prover: Makes the calls.
-        proof: The findings, which the prover updates.
-        budget_s: The time budget.
-        report: Sends a message to the gateway, before and after the proof.
+    ``report`` sends a message to the gateway, before and after the proof.
     """
     untried = not prover.over and not proof.decided
     if untried and budget_s == 0:
@@ -126,9 +116,9 @@ class _Subject:
         self._probabilities: Callable[[Any], Any] | None = None
         self._scores: Call | None = None
         self._offer_probabilities()
-        scores = scikit_learn.scores(pyfunc) if self._loader == _SCIKIT_LEARN else None
-        if scores is not None:
-            self._scores = lambda inputs: scores(inputs.native())
+        if self._loader == _SCIKIT_LEARN:
+            scores = getattr(pyfunc.get_raw_model(), "decision_function", None)
+            self._scores = scores and (lambda inputs: scores(inputs.native()))
 
     def _offer_probabilities(self) -> None:
         offered = classifiers.probabilities(self._pyfunc, self._loader)

@@ -27,8 +27,8 @@ from gateway.worker.protocol.messages import (
     Stop,
     encode_header,
 )
-from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, VALUES, Form, Inputs, Rows, join
-from gateway.worker.rows.plain_rows import PlainLayout, PlainRows
+from gateway.worker.rows.inputs import TENSOR, TENSOR_NAME, VALUES, Form, Inputs, join
+from gateway.worker.rows.plain_rows import PlainLayout, PlainRows, Rows
 from gateway.worker.rows.signature import Column, Param, Signature
 from gateway.worker.served_model import ServedModel
 from gateway.worker.serving_loop import ServingLoop

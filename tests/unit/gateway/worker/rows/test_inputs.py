@@ -9,8 +9,8 @@ import pytest
 from gateway.worker.batching import key_of
 from gateway.worker.loading.proofs import proving
 from gateway.worker.protocol.messages import Load, Predict
-from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, Rows, join
-from gateway.worker.rows.plain_rows import PlainRows
+from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, join
+from gateway.worker.rows.plain_rows import PlainRows, Rows
 from gateway.worker.rows.signature import parse
 from gateway.worker.served_model import ServedModel
 
