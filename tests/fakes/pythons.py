@@ -1,5 +1,7 @@
-"""Interpreters that are not ours, as models bring them."""
+"""Interpreters that are not ours, as models bring them; and processes of our own."""
 
+import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -18,3 +20,12 @@ def foreign_python(folder: Path) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "orjson").symlink_to(Path(orjson.__file__).parent)
     return python
+
+
+def told_by(program: str) -> str:
+    """Run a program with our interpreter; return what it writes."""
+    command = [sys.executable, "-c", program]
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        command, capture_output=True, check=True, cwd=root, text=True, timeout=120
+    ).stdout

@@ -16,18 +16,13 @@ from gateway.worker.rows.inputs import COLUMNS, TENSOR, TENSORS, join
 
 
 def columns(*specs):
-    return rules.parse(
-        {
-            "inputs": [
-                {"type": kind, "name": name, "required": required} for name, kind, required in specs
-            ]
-        }
-    )
+    named = ({"type": kind, "name": name, "required": must} for name, kind, must in specs)
+    return rules.parse({"inputs": list(named)})
 
 
-def tensor(dtype, shape, name=None):
+def tensor(dtype, shape, *names):
     spec = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}
-    return rules.parse({"inputs": [spec | ({"name": name} if name else {})]})
+    return rules.parse({"inputs": [spec | {"name": name} for name in names] or [spec]})
 
 
 TWO = columns(("a", "double", True), ("b", "long", True))
@@ -89,14 +84,11 @@ def test_table_without_labels_has_the_signatures_labels_or_numbers():
     assert "rows" in refusal(rules.Signature(), {"dataframe_split": {"data": []}}).message
     assert "columns" in refusal(rules.Signature(), {"dataframe_split": {"data": [[]]}}).message
     assert decode(rules.Signature(), {"dataframe_split": {"data": [1]}}).arrays[0].tolist() == [1]
-    for data in ([1], [[1], 2], [{"a": 1}]):
-        assert "rows" in refusal(TWO, {"dataframe_split": {"data": data}}).message
-        assert (
-            "rows"
-            in refusal(
-                rules.Signature(), {"dataframe_split": {"data": [[1], *data[1:], 2]}}
-            ).message
-        )
+    for signature, data in (
+        *((TWO, data) for data in ([1], [[1], 2], [{"a": 1}])),
+        (rules.Signature(), [[1], 2]),
+    ):
+        assert "rows" in refusal(signature, {"dataframe_split": {"data": data}}).message
 
 
 def test_names_that_are_numbers_are_names():
@@ -453,11 +445,6 @@ def test_without_a_signature_types_are_inferred():
     assert decode(rules.Signature(), {"inputs": [[1, 2]]}).arrays[""].dtype == "int64"
 
 
-def test_numbers_beside_null_are_numbers_without_a_signature_too():
-    array = decode(rules.Signature(), {"dataframe_records": [{"a": 1}, {"a": None}]}).arrays["a"]
-    np.testing.assert_array_equal(array, [1.0, np.nan])
-
-
 def test_params_are_checked_defaulted_and_unknown_ones_dropped():
     signature = rules.parse(
         {
@@ -481,29 +468,25 @@ def test_params_are_checked_defaulted_and_unknown_ones_dropped():
 
 
 @pytest.mark.parametrize(
-    ("content_type", "encoding"),
+    ("content_type", "encoding", "taken"),
     [
-        ("application/json", ""),
-        ("Application/JSON; charset=UTF-8", "identity"),
-        ('application/json;charset="utf-8"', ""),
+        ("application/json", "", True),
+        ("Application/JSON; charset=UTF-8", "identity", True),
+        ('application/json;charset="utf-8"', "", True),
+        ("", "", False),
+        ("text/csv", "", False),
+        ("application/json; charset=latin-1", "", False),
+        ("application/json; strange", "", False),
+        ("application/json", "gzip", False),
+        ("application/x-www-form-urlencoded", "", False),
     ],
 )
-def test_json_in_utf_8_is_taken(content_type, encoding):
-    codec.check_content(content_type, encoding)
-
-
-@pytest.mark.parametrize(
-    ("content_type", "encoding"),
-    [
-        ("", ""),
-        ("text/csv", ""),
-        ("application/json; charset=latin-1", ""),
-        ("application/json; strange", ""),
-        ("application/json", "gzip"),
-        ("application/x-www-form-urlencoded", ""),
-    ],
-)
-def test_any_other_content_is_an_unsupported_media_type(content_type, encoding):
+def test_content_that_is_not_json_in_utf_8_is_an_unsupported_media_type(
+    content_type, encoding, taken
+):
+    if taken:
+        codec.check_content(content_type, encoding)
+        return
     with pytest.raises(RequestRefusedError) as caught:
         codec.check_content(content_type, encoding)
     assert caught.value.code == "unsupported_media_type"
@@ -524,19 +507,9 @@ def test_records_without_a_column_in_common_do_not_become_a_square():
 
 
 def test_a_message_lists_no_more_names_than_help():
-    many = rules.parse({"inputs": [{"type": "double", "name": f"{n:0100}"} for n in range(400)]})
-    arrays = rules.parse(
-        {
-            "inputs": [
-                {
-                    "type": "tensor",
-                    "name": f"{n:0100}",
-                    "tensor-spec": {"dtype": "float32", "shape": [-1]},
-                }
-                for n in range(400)
-            ]
-        }
-    )
+    names = [f"{n:0100}" for n in range(400)]
+    many = columns(*((name, "double", True) for name in names))
+    arrays = tensor("float32", [-1], *names)
     for signature, body in ((many, {"input": "x"}), (arrays, {"inputs": [1.0]})):
         with pytest.raises(RequestRefusedError) as refused:
             decode(signature, body)

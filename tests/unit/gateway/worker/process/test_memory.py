@@ -1,11 +1,10 @@
 """What a process says of its own memory, asked of processes that hold known amounts."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.fakes.pythons import told_by
 
 MIB = 1024 * 1024
 PROGRAM = """
@@ -25,13 +24,7 @@ print(json.dumps([*before, now, memory.peak_bytes(now)]))
 
 def measured(*, forked: bool) -> list[float]:
     """Private and peak, in MiB: before, and after 150 MiB came and went and 40 stayed."""
-    answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(forked=forked)],
-        capture_output=True,
-        check=True,
-        cwd=Path(__file__).parents[5],
-    ).stdout
-    return [number / MIB for number in json.loads(answer)]
+    return [number / MIB for number in json.loads(told_by(PROGRAM.format(forked=forked)))]
 
 
 def test_the_peak_is_what_was_held_at_most() -> None:
@@ -67,14 +60,7 @@ print("goes on")
 
 
 def test_a_bound_fails_what_would_go_beyond_it_and_nothing_else() -> None:
-    answer = subprocess.run(
-        [sys.executable, "-c", BOUNDED],
-        capture_output=True,
-        check=True,
-        text=True,
-        cwd=Path(__file__).parents[5],
-    ).stdout
-    assert answer.split("\n")[:2] == ["refused", "goes on"]
+    assert told_by(BOUNDED).split("\n")[:2] == ["refused", "goes on"]
 
 
 MEASURED_BESIDE = """
@@ -103,13 +89,6 @@ print(untouched, (beside.latest() - first) // MIB)
 
 
 def test_what_is_held_is_measured_beside_the_work_and_only_after_a_change() -> None:
-    answer = subprocess.run(
-        [sys.executable, "-c", MEASURED_BESIDE],
-        capture_output=True,
-        check=True,
-        text=True,
-        cwd=Path(__file__).parents[5],
-    ).stdout
-    untouched, grown = map(int, answer.split())
+    untouched, grown = map(int, told_by(MEASURED_BESIDE).split())
     assert untouched == 0
     assert grown == pytest.approx(40, abs=10)

@@ -1,10 +1,8 @@
 """What the forkserver imports at once, and what later."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+
+from tests.fakes.pythons import told_by
 
 DEFERRED = """
 import importlib, json, os, signal, sys, time
@@ -45,19 +43,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-def told_by(program: str) -> Any:
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=True,
-        cwd=Path(__file__).parents[5],
-        timeout=120,
-    ).stdout
-    return json.loads(answer)
-
-
 def test_rare_libraries_are_imported_after_the_first_forks():
-    at_once, later, status = told_by(DEFERRED)
+    at_once, later, status = json.loads(told_by(DEFERRED))
     assert {"mlflow.sklearn", "skops.io", "mlflow.pytorch"} <= set(at_once)
     assert {"gateway.worker.entry", "gateway.worker.loading"} <= set(at_once)
     assert any(name.startswith("torch.export") for name in later)
@@ -66,4 +53,4 @@ def test_rare_libraries_are_imported_after_the_first_forks():
 
 
 def test_a_worker_that_predicts_a_table_imports_nothing_anew():
-    assert told_by(COMPLETE) == []
+    assert json.loads(told_by(COMPLETE)) == []

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes.pythons import told_by
 
 PROGRAM = """
 import ctypes, json, os, subprocess, sys, threading, time
@@ -50,15 +49,7 @@ LOWEST = 19
 
 def seen(user: int) -> list[list[Any]]:
     """What a process sees of its own priorities before, while lowered, and after."""
-    answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(user=user)],
-        capture_output=True,
-        check=True,
-        cwd=Path(__file__).parents[5],
-        start_new_session=False,
-        timeout=60,
-    ).stdout
-    return list(json.loads(answer))
+    return list(json.loads(told_by(PROGRAM.format(user=user))))
 
 
 @pytest.mark.parametrize("user", [0, NOBODY], ids=["as we are", "without privileges"])

@@ -73,7 +73,7 @@ class Serving:
             lambda message: connection.send([(0, message, b"")]),
             clock=lambda: model.clock.now,
         )
-        report = Loaded(1, {}, "passed", JOINED, "", "pyfunc", "", joined_rows=6)
+        report = Loaded(1, {}, "passed", "", "", "", "")
         served = ServedModel("m", 1, SIGNATURE, model)
         served.proved_form = EXAMPLE.form()
         loaded = LoadedModel(served, report, None, self.proof, self.background)
@@ -250,6 +250,9 @@ def test_a_call_that_takes_far_longer_than_was_expected_is_the_workers_last(serv
     assert serving.proof.lost == 1
     told = json.loads(serving.said()[-1].header)["proof"]
     assert (told["joined_rows"], told["lost"]) == (24, 1)
+    assert told["batching_reason"].endswith(
+        "no more rows are proved yet: calls took 5 s, the last one 5 s"
+    )
 
 
 def test_a_machine_that_is_busy_with_something_else_is_forgiven_once(serve: Any) -> None:
@@ -265,22 +268,17 @@ def test_a_machine_that_is_busy_with_something_else_is_forgiven_once(serve: Any)
     assert (serving.proof.joined_rows, serving.proof.lost) == (24, 0)
 
 
-def test_a_call_during_which_the_machine_was_busy_says_nothing_of_the_next(serve: Any) -> None:
-    model = Model(lambda rows: 0.5 if rows == 12 else 0.001)
+@pytest.mark.parametrize("seconds", [0.5, 0.2])
+def test_a_call_during_which_the_machine_was_busy_says_nothing_of_the_next(
+    serve: Any, seconds: float
+) -> None:
+    """Also if callers may wait for it, but not for the next, which would be expected longer."""
+    model = Model(lambda rows: seconds if rows == 12 else 0.001)
     model.computes = 0.01
     serving = serve(model)
     serving.idle(5)
     assert (serving.proof.joined_rows, serving.loop._background) == (96, None)
     assert serving.proof.batching_reason == "it is not proved", "nothing is left to say"
-
-
-def test_a_short_disturbance_keeps_no_larger_call_from_being_tried(serve: Any) -> None:
-    """The call was no longer than callers may wait, but the next would be expected to be."""
-    model = Model(lambda rows: 0.2 if rows == 12 else 0.001)
-    model.computes = 0.01
-    serving = serve(model)
-    serving.idle(5)
-    assert (serving.proof.joined_rows, serving.loop._background) == (96, None)
 
 
 def test_a_call_that_computes_for_so_long_is_the_last_and_the_proof_says_why(serve: Any) -> None:
@@ -299,16 +297,6 @@ def test_a_call_that_computes_for_so_long_is_the_last_and_the_proof_says_why(ser
     assert serving.background.pause_s == pytest.approx(0.004)
     serving.loop._prove(serving.background)
     assert "no more rows" not in serving.proof.batching_reason
-
-
-def test_a_worker_that_proves_no_more_says_so(serve: Any) -> None:
-    model = Model(lambda rows: 5.0 if rows == 24 else 0.001)
-    serving = serve(model)
-    serving.idle(3)
-    told = json.loads(serving.said()[-1].header)["proof"]
-    assert told["batching_reason"].endswith(
-        "no more rows are proved yet: calls took 5 s, the last one 5 s"
-    )
 
 
 def test_all_calls_together_have_a_budget() -> None:

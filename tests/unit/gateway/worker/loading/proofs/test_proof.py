@@ -102,16 +102,6 @@ def test_the_largest_proof_is_no_larger_than_a_kept_one_may_be() -> None:
     assert len(json.dumps(largest.as_header(), ensure_ascii=False).encode()) < MAX_FILE_BYTES
 
 
-def test_reasons_are_cut_to_their_bounds() -> None:
-    proof = Proof()
-    proof.keep_alone("x" * 1000)
-    proof.stop_widening(4, "y" * 1000)
-    proof.batching_reason, reason = proofs.UNPROVED, proof.batching_reason
-    proof.give_up("z" * 1000)
-    assert len(reason) == len(proof.batching_reason) == len(proof.call_path_reason) == 300
-    assert parse(proof.as_header()) == proof
-
-
 def test_a_reason_is_always_one_that_is_read() -> None:
     """Foreign names are in it: of loaders, and of what a model raises."""
     odd = "my.loader\u00ad\n\ud800 raised " + "E" * 300
