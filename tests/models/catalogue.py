@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
@@ -48,18 +47,17 @@ class BuildableModel(Protocol):
         ...
 
 
-class _Logged:
+class Logged:
     """Saving and registering, the same for every flavor."""
 
-    def _flavor(self) -> str:
-        raise NotImplementedError
+    flavor: ClassVar[str]
 
     def _arguments(self) -> dict[str, Any]:
         raise NotImplementedError
 
     def save(self, folder: Path) -> Path:
         with _quiet_mlflow() as mlflow:
-            getattr(mlflow, self._flavor()).save_model(path=str(folder), **self._arguments())
+            getattr(mlflow, self.flavor).save_model(path=str(folder), **self._arguments())
         return folder
 
     def register(self, name: str, tracking_uri: str, tags: Mapping[str, str] | None = None) -> int:
@@ -67,7 +65,7 @@ class _Logged:
             before = mlflow.get_tracking_uri()
             mlflow.set_tracking_uri(tracking_uri)
             try:
-                info = getattr(mlflow, self._flavor()).log_model(
+                info = getattr(mlflow, self.flavor).log_model(
                     name="model", registered_model_name=name, **self._arguments()
                 )
                 version = int(info.registered_model_version)
@@ -99,13 +97,61 @@ def _quiet_mlflow() -> Iterator[Any]:
                     del sys.modules[module]
 
 
+def split(columns: Sequence[str], data: list[list[Any]]) -> Payload:
+    """Return a body with a table."""
+    return {"dataframe_split": {"columns": list(columns), "data": data}}
+
+
+def frame_of(payload: Payload) -> pd.DataFrame:
+    """Return the table of a body."""
+    table = payload["dataframe_split"]
+    return pd.DataFrame(table["data"], columns=table["columns"])
+
+
+def inferred(example: Any, answers: Any) -> Any:
+    """Return MLflow's signature of an example and the answers to it."""
+    from mlflow.models import infer_signature
+
+    return infer_signature(example, answers)
+
+
 # --- scikit-learn -------------------------------------------------------------------------------
+
+
+class Estimated(Logged):
+    """An estimator on a table. Its input example has the first ``example_rows`` of the payloads."""
+
+    flavor = "sklearn"
+    example_rows = 3
+
+    def payload(self, rows: int = 1) -> Payload:
+        raise NotImplementedError
+
+    def estimator(self) -> Any:
+        """Return the fitted estimator."""
+        raise NotImplementedError
+
+    def expected(self, payload: Payload) -> list[Any]:
+        return list(self.estimator().predict(frame_of(payload)).tolist())
+
+    def _example(self) -> pd.DataFrame:
+        return frame_of(self.payload(self.example_rows))
+
+    def _arguments(self) -> dict[str, Any]:
+        example, model = self._example(), self.estimator()
+        return {
+            "sk_model": model,
+            "signature": inferred(example, model.predict(example)),
+            "input_example": example,
+            "pip_requirements": ["scikit-learn"],
+        }
+
 
 IRIS_COLUMNS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 
 
 @dataclass(frozen=True)
-class IrisPipeline(_Logged):
+class IrisPipeline(Estimated):
     """``StandardScaler`` and ``LogisticRegression`` on four columns; class names are strings.
 
     Different seeds learn different classes for the same flowers.
@@ -116,33 +162,18 @@ class IrisPipeline(_Logged):
 
     def payload(self, rows: int = 1) -> Payload:
         data = np.round(np.random.default_rng(1000 + rows).uniform(0, 8, (rows, 4)), 3)
-        return {"dataframe_split": {"columns": list(IRIS_COLUMNS), "data": data.tolist()}}
+        return split(IRIS_COLUMNS, data.tolist())
 
-    def expected(self, payload: Payload) -> list[Any]:
-        return list(_iris(self.seed).predict(_frame(payload)).tolist())
+    def estimator(self) -> Any:
+        return _iris(self.seed)
 
     def expected_probabilities(self, payload: Payload) -> list[list[float]]:
         """Return exactly the ``probabilities`` of the answer, columns ordered as class_names."""
-        return list(_iris(self.seed).predict_proba(_frame(payload)).tolist())
+        return list(_iris(self.seed).predict_proba(frame_of(payload)).tolist())
 
     @property
     def class_names(self) -> list[str]:
         return list(_iris(self.seed).classes_.tolist())
-
-    def _flavor(self) -> str:
-        return "sklearn"
-
-    def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
-        example = _frame(self.payload(self.example_rows))
-        model = _iris(self.seed)
-        return {
-            "sk_model": model,
-            "signature": infer_signature(example, model.predict(example)),
-            "input_example": example,
-            "pip_requirements": ["scikit-learn"],
-        }
 
 
 @lru_cache(maxsize=64)
@@ -161,37 +192,16 @@ def _iris(seed: int) -> Any:
 
 
 @dataclass(frozen=True)
-class ImputingModel(_Logged):
+class ImputingModel(Estimated):
     """Fills in what is missing of ``x2`` by its mean: the signature calls that column optional."""
 
     slope: float = 1.0
 
     def payload(self, rows: int = 1) -> Payload:
         """Every second row lacks ``x2``, the first too."""
-        data = [[float(row), None if row % 2 == 0 else 0.5] for row in range(rows)]
-        return {"dataframe_split": {"columns": ["x1", "x2"], "data": data}}
+        return split(("x1", "x2"), [[float(row), 0.5 if row % 2 else None] for row in range(rows)])
 
-    def expected(self, payload: Payload) -> list[Any]:
-        frame = _frame(payload).astype("float64")
-        return list(self._model().predict(frame).tolist())
-
-    def _flavor(self) -> str:
-        return "sklearn"
-
-    def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
-        example = _frame(self.payload(4))
-        model = self._model()
-        return {
-            "sk_model": model,
-            "signature": infer_signature(example, model.predict(example)),
-            "input_example": example,
-            "pip_requirements": ["scikit-learn"],
-            "skops_trusted_types": ["numpy.dtype"],
-        }
-
-    def _model(self) -> Any:
+    def estimator(self) -> Any:
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LinearRegression
         from sklearn.pipeline import make_pipeline
@@ -200,9 +210,12 @@ class ImputingModel(_Logged):
         answers = [self.slope * number for number in (1.0, 4.0, 2.0, 8.0)]
         return make_pipeline(SimpleImputer(), LinearRegression()).fit(frame, answers)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "skops_trusted_types": ["numpy.dtype"]}
+
 
 @dataclass(frozen=True)
-class LinearModel(_Logged):
+class LinearModel(Estimated):
     """``LinearRegression`` on ``x1`` and ``x2`` that predicts ``slope*(x1+x2) + 1000*slope``.
 
     One slope per version makes every answer tell which version gave it. With ``example`` False no
@@ -213,32 +226,9 @@ class LinearModel(_Logged):
     example: bool = True
 
     def payload(self, rows: int = 1) -> Payload:
-        return {
-            "dataframe_split": {
-                "columns": ["x1", "x2"],
-                "data": [[float(row), 0.5] for row in range(rows)],
-            }
-        }
+        return split(("x1", "x2"), [[float(row), 0.5] for row in range(rows)])
 
-    def expected(self, payload: Payload) -> list[Any]:
-        return list(self._model().predict(_frame(payload)).tolist())
-
-    def _flavor(self) -> str:
-        return "sklearn"
-
-    def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
-        example = _frame(self.payload(3))
-        model = self._model()
-        return {
-            "sk_model": model,
-            "signature": infer_signature(example, model.predict(example)),
-            "input_example": example if self.example else None,
-            "pip_requirements": ["scikit-learn"],
-        }
-
-    def _model(self) -> Any:
+    def estimator(self) -> Any:
         from sklearn.linear_model import LinearRegression
 
         model = LinearRegression()
@@ -248,13 +238,18 @@ class LinearModel(_Logged):
         model.feature_names_in_ = np.array(["x1", "x2"], dtype=object)
         return model
 
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | ({} if self.example else {"input_example": None})
+
 
 # --- torch --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TorchModel(_Logged):
+class TorchModel(Logged):
     """A small torch module on a tensor ``[-1, 4]`` of float32; answers ``[-1, 3]``."""
+
+    flavor = "pytorch"
 
     seed: int = 0
     serialization_format: str = "pt2"
@@ -270,17 +265,12 @@ class TorchModel(_Logged):
             data = torch.from_numpy(np.asarray(payload["inputs"], dtype=np.float32))
             return list(self._module()(data).numpy().tolist())
 
-    def _flavor(self) -> str:
-        return "pytorch"
-
     def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
         example = np.asarray(self.payload(4)["inputs"], dtype=np.float32)
         answer = np.asarray(self.expected(self.payload(4)), dtype=np.float32)
         return {
             "pytorch_model": self._module(),
-            "signature": infer_signature(example, answer),
+            "signature": inferred(example, answer),
             "input_example": example,
             "serialization_format": self.serialization_format,
             "pip_requirements": ["torch"],
@@ -299,42 +289,51 @@ class TorchModel(_Logged):
 # --- python models ------------------------------------------------------------------------------
 
 
+class Scripted(Logged):
+    """A ``PythonModel`` from a script, on a table with one column, ``x``."""
+
+    flavor = "pyfunc"
+    script: ClassVar[str]
+
+    def payload(self, rows: int = 1) -> Payload:
+        return self.payload_of(*(row + 0.25 for row in range(rows)))
+
+    def payload_of(self, *values: float) -> Payload:
+        """Return a body with exactly these values of ``x``, one row each."""
+        return split(("x",), [[value] for value in values])
+
+    def logged(self, example: pd.DataFrame, **more: Any) -> dict[str, Any]:
+        """Return the arguments for MLflow."""
+        return {
+            "python_model": str(_CODE / "scripts" / self.script),
+            "signature": inferred(example, [1.0]),
+            "input_example": example,
+            "pip_requirements": ["mlflow"],
+            **more,
+        }
+
+
 @dataclass(frozen=True)
-class HelperModel(_Logged):
+class HelperModel(Scripted):
     """A ``PythonModel`` that brings a module ``scoring_rules`` in ``code_paths``.
 
     ``rule`` is ``doubling`` or ``tripling``: same module name, different behaviour.
     """
 
+    script = "with_helper.py"
     rule: str = "doubling"
-
-    def payload(self, rows: int = 1) -> Payload:
-        return {
-            "dataframe_split": {"columns": ["x"], "data": [[row + 0.25] for row in range(rows)]}
-        }
 
     def expected(self, payload: Payload) -> list[Any]:
         factor = {"doubling": 2.0, "tripling": 3.0}[self.rule]
-        return [factor * value for value in _frame(payload)["x"].tolist()]
-
-    def _flavor(self) -> str:
-        return "pyfunc"
+        return [factor * value for value in frame_of(payload)["x"].tolist()]
 
     def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
-        example = _frame(self.payload(2))
-        return {
-            "python_model": str(_CODE / "scripts" / "with_helper.py"),
-            "code_paths": [str(_CODE / self.rule / "scoring_rules.py")],
-            "signature": infer_signature(example, self.expected(self.payload(2))),
-            "input_example": example,
-            "pip_requirements": ["mlflow"],
-        }
+        paths = [str(_CODE / self.rule / "scoring_rules.py")]
+        return self.logged(frame_of(self.payload(2)), code_paths=paths)
 
 
 @dataclass(frozen=True)
-class ScriptedModel(_Logged):
+class ScriptedModel(Scripted):
     """A ``PythonModel`` that predicts ``scale * x``, and does as it is told besides.
 
     Attributes:
@@ -360,7 +359,6 @@ class ScriptedModel(_Logged):
         exit_on: A value that makes it end its process with status 7.
         child_on: A value that makes it start a child process that sleeps.
         nan_on: A value that makes it answer NaN.
-        short_on: A value that makes it answer one row too many.
         subtract_batch_mean: Rows influence each other: the mean of the batch is taken off.
         influence_from: They do so only in batches of so many rows or more.
         answers: ``rows``, one for each; or what it answers to all of them together: a ``forecast``
@@ -373,6 +371,7 @@ class ScriptedModel(_Logged):
         example: The values of ``x`` in the logged input example; none if empty.
     """
 
+    script = "scripted.py"
     scale: float = 1.0
     loads_file: str = ""
     load_gate: str = ""
@@ -392,7 +391,6 @@ class ScriptedModel(_Logged):
     exit_on: float | None = None
     child_on: float | None = None
     nan_on: float | None = None
-    short_on: float | None = None
     subtract_batch_mean: bool = False
     influence_from: int = 0
     answers: str = "rows"
@@ -402,15 +400,8 @@ class ScriptedModel(_Logged):
     print_on_predict: bool = False
     example: tuple[float, ...] = field(default=(1.0, 2.5))
 
-    def payload(self, rows: int = 1) -> Payload:
-        return self.payload_of(*(row + 0.25 for row in range(rows)))
-
-    def payload_of(self, *values: float) -> Payload:
-        """Return a body with exactly these values of ``x``, one row each."""
-        return {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}}
-
     def expected(self, payload: Payload) -> list[Any]:
-        values = _frame(payload)["x"].tolist()
+        values = frame_of(payload)["x"].tolist()
         centred = self.subtract_batch_mean and len(values) >= self.influence_from
         mean = sum(values) / len(values) if centred else 0.0
         rows = [self.scale * (value - mean) for value in values]
@@ -423,43 +414,36 @@ class ScriptedModel(_Logged):
 
     def calls(self) -> list[int]:
         """Return the rows of all predictions so far, in order."""
-        file = Path(self.calls_file)
-        return [int(line) for line in file.read_text().split()] if file.exists() else []
+        return _numbers_in(self.calls_file)
 
     def loads(self) -> list[int]:
         """Return the process ids of all loads so far, in order."""
-        file = Path(self.loads_file)
-        return [int(line) for line in file.read_text().split()] if file.exists() else []
+        return _numbers_in(self.loads_file)
 
     def register(self, name: str, tracking_uri: str, tags: Mapping[str, str] | None = None) -> int:
         if self.child_pid_file:
             raise ValueError("registering loads the model here, and its child would stay: save it")
         version = super().register(name, tracking_uri, tags)
-        if self.loads_file:
-            Path(self.loads_file).write_text("")
+        self._forget_loads()
         return version
 
     def save(self, folder: Path) -> Path:
         super().save(folder)
-        if self.loads_file:
-            Path(self.loads_file).write_text("")
+        self._forget_loads()
         return folder
 
-    def _flavor(self) -> str:
-        return "pyfunc"
+    def _forget_loads(self) -> None:
+        if self.loads_file:
+            Path(self.loads_file).write_text("")
 
     def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
         config = {key: value for key, value in asdict(self).items() if key != "example"}
-        example = pd.DataFrame({"x": self.example or (1.0,)})
-        return {
-            "python_model": str(_CODE / "scripts" / "scripted.py"),
-            "model_config": config,
-            "signature": infer_signature(example, [1.0]),
-            "input_example": example if self.example else None,
-            "pip_requirements": ["mlflow"],
-        }
+        more = {} if self.example else {"input_example": None}
+        return self.logged(pd.DataFrame({"x": self.example or (1.0,)}), model_config=config, **more)
+
+
+def _numbers_in(file: str) -> list[int]:
+    return [int(line) for line in Path(file).read_text().split()] if Path(file).exists() else []
 
 
 ODD_WAYS = (
@@ -480,7 +464,7 @@ ODD_WAYS = (
 
 
 @dataclass(frozen=True)
-class OddModel(_Logged):
+class OddModel(Scripted):
     """A ``PythonModel`` that answers ``x``, and does to its process what a request asks for.
 
     Attributes:
@@ -488,45 +472,18 @@ class OddModel(_Logged):
             ``warm_up``, and one of `ODD_WAYS`. Empty: nothing.
     """
 
+    script = "odd.py"
     begins_oddly: str = ""
-
-    def payload(self, rows: int = 1) -> Payload:
-        return self._payload([row + 0.25 for row in range(rows)])
 
     def oddly(self, way: str) -> Payload:
         """Return a body that asks for one of `ODD_WAYS`."""
-        return self._payload([1000.0 + ODD_WAYS.index(way)])
+        return self.payload_of(1000.0 + ODD_WAYS.index(way))
 
     def expected(self, payload: Payload) -> list[Any]:
-        values = list(_frame(payload)["x"].tolist())
+        values = list(frame_of(payload)["x"].tolist())
         if payload == self.oddly("no_rows"):
             return []
         return [*values, 0.0] if payload == self.oddly("too_many_rows") else values
 
-    def _payload(self, values: list[float]) -> Payload:
-        return {"dataframe_split": {"columns": ["x"], "data": [[value] for value in values]}}
-
-    def _flavor(self) -> str:
-        return "pyfunc"
-
     def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
-        example = pd.DataFrame({"x": [1.0, 2.5]})
-        return {
-            "python_model": str(_CODE / "scripts" / "odd.py"),
-            "model_config": asdict(self),
-            "signature": infer_signature(example, [1.0]),
-            "input_example": example,
-            "pip_requirements": ["mlflow"],
-        }
-
-
-def _frame(payload: Payload) -> pd.DataFrame:
-    split = payload["dataframe_split"]
-    return pd.DataFrame(split["data"], columns=split["columns"])
-
-
-def save_in_temporary_folder(model: BuildableModel) -> Path:
-    """Save ``model`` in a new folder under the system's temporary folder; the caller removes it."""
-    return model.save(Path(tempfile.mkdtemp(prefix="model-")) / "model")
+        return self.logged(pd.DataFrame({"x": [1.0, 2.5]}), model_config=asdict(self))

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from tests.models.catalogue import Payload, _Logged
+from tests.models.catalogue import Logged, Payload, inferred, split
 
 INFERRED = "inferred"
 
 
 @dataclass(frozen=True)
-class SavedEstimator(_Logged):
+class SavedEstimator(Logged):
     """A fitted estimator with its input example.
 
     Attributes:
@@ -26,6 +26,7 @@ class SavedEstimator(_Logged):
             without one.
     """
 
+    flavor = "sklearn"
     estimator: Any
     example: Any
     signature: Any = INFERRED
@@ -34,7 +35,7 @@ class SavedEstimator(_Logged):
         """Return a body with so many rows of the example."""
         if isinstance(self.example, pd.DataFrame):
             table = self.example.iloc[:rows].to_dict(orient="split")
-            return {"dataframe_split": {"columns": table["columns"], "data": table["data"]}}
+            return split(table["columns"], table["data"])
         return {"instances": self.example[:rows].tolist()}
 
     def expected(self, payload: Payload) -> list[Any]:
@@ -47,16 +48,11 @@ class SavedEstimator(_Logged):
             return np.array(payload["instances"])
         return pd.DataFrame(**payload["dataframe_split"])
 
-    def _flavor(self) -> str:
-        return "sklearn"
-
     def _arguments(self) -> dict[str, Any]:
-        from mlflow.models import infer_signature
-
         signature = self.signature
         if isinstance(signature, str):
             answers = self.estimator.predict(self.example.copy())
-            signature = infer_signature(self.example.copy(), answers)
+            signature = inferred(self.example.copy(), answers)
         return {
             "sk_model": self.estimator,
             "input_example": self.example.copy(),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.models.catalogue import Payload, TorchModel, _frame, _Logged
+from tests.models.catalogue import Estimated, Payload, TorchModel, split
 
 FOREST_COLUMNS = ("x1", "x2", "x3", "x4")
 _TREE_ROWS = 100_000
@@ -22,8 +22,17 @@ _TERMS_IN_TEXT = 1000
 _TERMS_ASKED = 10
 
 
+class Sized(Estimated):
+    """An estimator that is saved with pickle."""
+
+    example_rows = 2
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "serialization_format": "cloudpickle"}
+
+
 @dataclass(frozen=True)
-class Forest(_Logged):
+class Forest(Sized):
     """A random forest of full-grown trees of 14.4 MB each: a few big arrays.
 
     Attributes:
@@ -36,18 +45,9 @@ class Forest(_Logged):
 
     def payload(self, rows: int = 1) -> Payload:
         data = np.round(np.random.default_rng(3000 + rows).random((rows, 4)), 3)
-        return {"dataframe_split": {"columns": list(FOREST_COLUMNS), "data": data.tolist()}}
+        return split(FOREST_COLUMNS, data.tolist())
 
-    def expected(self, payload: Payload) -> list[Any]:
-        return list(self._forest().predict(_frame(payload)).tolist())
-
-    def _flavor(self) -> str:
-        return "sklearn"
-
-    def _arguments(self) -> dict[str, Any]:
-        return _sklearn(self._forest(), _frame(self.payload(2)))
-
-    def _forest(self) -> Any:
+    def estimator(self) -> Any:
         from sklearn.base import clone
 
         grown = _forest(self.trees + 2)
@@ -68,7 +68,7 @@ def _forest(trees: int) -> Any:
 
 
 @dataclass(frozen=True)
-class TextPipeline(_Logged):
+class TextPipeline(Sized):
     """A vectorizer that knows ``terms`` terms, and a linear model: millions of small objects.
 
     The interpreter's lock is held while they are unpickled, and again while they are freed.
@@ -80,18 +80,12 @@ class TextPipeline(_Logged):
 
     def payload(self, rows: int = 1) -> Payload:
         texts = [" ".join(text.split()[:_TERMS_ASKED]) for text in _texts(self.terms)[:rows]]
-        return {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}
+        return split(("text",), [[text] for text in texts])
 
-    def expected(self, payload: Payload) -> list[Any]:
-        return list(self._pipeline().predict(_frame(payload)).tolist())
+    def _example(self) -> pd.DataFrame:
+        return pd.DataFrame({"text": ["some text", "other words"]})
 
-    def _flavor(self) -> str:
-        return "sklearn"
-
-    def _arguments(self) -> dict[str, Any]:
-        return _sklearn(self._pipeline(), pd.DataFrame({"text": ["some text", "other words"]}))
-
-    def _pipeline(self) -> Any:
+    def estimator(self) -> Any:
         from sklearn.pipeline import Pipeline
 
         (name, vectorizer), (_, linear) = _text_pipeline(self.terms).steps
@@ -144,15 +138,3 @@ class WideTorchModel(TorchModel):
                 torch.nn.ReLU(),
                 torch.nn.Linear(self.width, 3),
             ).eval()
-
-
-def _sklearn(model: Any, example: pd.DataFrame) -> dict[str, Any]:
-    from mlflow.models import infer_signature
-
-    return {
-        "sk_model": model,
-        "signature": infer_signature(example, model.predict(example)),
-        "input_example": example,
-        "pip_requirements": ["scikit-learn"],
-        "serialization_format": "cloudpickle",
-    }

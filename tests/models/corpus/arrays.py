@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from tests.models.corpus.cases import Case, Document, Logging
+from tests.models.corpus import bodies
+from tests.models.corpus.cases import Case, Document, Logging, signature_of
 from tests.models.corpus.python_models import scripted
 
 
-def _mirror(signature: Callable[[], Any]) -> Callable[[], Logging]:
-    return lambda: scripted("mirror", None, signature=signature())
+def _mirror(*specs: Mapping[str, Any]) -> Callable[[], Logging]:
+    return lambda: scripted("mirror", None, signature=signature_of(*specs)())
 
 
 def _inputs(values: Mapping[str, Any]) -> dict[str, Document]:
@@ -21,10 +20,16 @@ def _inputs(values: Mapping[str, Any]) -> dict[str, Document]:
 
 # --- tensors: name, type and shape of each ------------------------------------------------------
 
-Spec = tuple[str | None, str, tuple[int, ...]]
-_TENSORS: dict[str, tuple[tuple[Spec, ...], dict[str, Any]]] = {
+
+def _tensor(dtype: str, *shape: int, name: str | None = None) -> dict[str, Any]:
+    """Return MLflow's JSON of a tensor."""
+    spec = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}
+    return {**spec, "name": name} if name else spec
+
+
+_TENSORS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "tensor-dates": (
-        ((None, "datetime64[ns]", (-1,)),),
+        [_tensor("datetime64[ns]", -1)],
         {
             "dates": ["2026-01-02", "2026-01-02T03:04:05.123456789", None],
             "a zone": ["2026-01-02T03:04:05+02:00"],
@@ -33,12 +38,12 @@ _TENSORS: dict[str, tuple[tuple[Spec, ...], dict[str, Any]]] = {
         },
     ),
     "tensor-days": (
-        ((None, "datetime64[D]", (-1, 1)),),
+        [_tensor("datetime64[D]", -1, 1)],
         {"days": [["2026-01-02"], [None]], "a time": [["2026-01-02"], ["2026-01-02T03:04:05"]]},
     ),
-    "tensor-bytes": ((((None, "S", (-1,))),), {"letters": ["abc", ""], "not ASCII": ["ü"]}),
+    "tensor-bytes": ([_tensor("S", -1)], {"letters": ["abc", ""], "not ASCII": ["ü"]}),
     "tensor-objects": (
-        ((None, "object", (-1,)),),
+        [_tensor("object", -1)],
         {
             "of all kinds": ["abc", ["a", 1], {"b": None}],
             "ragged": [[1], [2, 3]],
@@ -46,11 +51,15 @@ _TENSORS: dict[str, tuple[tuple[Spec, ...], dict[str, Any]]] = {
         },
     ),
     "tensor-number": (
-        ((None, "float32", ()),),
+        [_tensor("float32")],
         {"a number": 3.5, "a list": [3.5], "a string": "x"},
     ),
     "tensors-of-lengths": (
-        (("a", "float32", (-1, 2)), ("k", "int64", (-1,)), ("s", "float64", ())),
+        [
+            _tensor("float32", -1, 2, name="a"),
+            _tensor("int64", -1, name="k"),
+            _tensor("float64", name="s"),
+        ],
         {
             "one, one": {"a": [[1, 2]], "k": [7], "s": 0.5},
             "two, one": {"a": [[1, 2], [3, 4]], "k": [7], "s": 0.5},
@@ -63,21 +72,11 @@ _TENSORS: dict[str, tuple[tuple[Spec, ...], dict[str, Any]]] = {
 
 def _tensors(name: str) -> Case:
     specs, values = _TENSORS[name]
-
-    def signature() -> Any:
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        return ModelSignature(
-            Schema([TensorSpec(np.dtype(dtype), shape, of) for of, dtype, shape in specs])
-        )
-
-    return Case(name, _mirror(signature), _inputs(values))
+    return Case(name, _mirror(*specs), _inputs(values))
 
 
 # --- lists in cells -----------------------------------------------------------------------------
 
-_KINDS = ("double", "float", "integer", "string", "boolean", "binary", "datetime")
 _LISTS: dict[str, list[Any]] = {
     "double": [[1.5, None], [1, 2]],
     "float": [[0.5]],
@@ -89,24 +88,7 @@ _LISTS: dict[str, list[Any]] = {
 }
 
 
-def _lists() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    kinds = ((kind, getattr(DataType, kind)) for kind in _KINDS)
-    return ModelSignature(Schema([ColSpec(Array(of), kind, required=False) for kind, of in kinds]))
-
-
 # --- labels of rows, and numbers of many digits -------------------------------------------------
-
-
-def _one_column() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    return ModelSignature(Schema([ColSpec("double", "a")]))
-
 
 _LABELS: list[Any] = [
     ["r", "s"], [3, 3], [1.5, None], [0, 1], [1, 0], None, [True, "x"], [3], [[1, 2], [3, 4]],
@@ -124,7 +106,12 @@ CASES = (
     *map(_tensors, _TENSORS),
     Case(
         "columns-of-lists",
-        _mirror(_lists),
+        _mirror(
+            *(
+                {"type": "array", "items": {"type": kind}, "name": kind, "required": False}
+                for kind in _LISTS
+            )
+        ),
         {
             f"{kind}, {value!r}": {"dataframe_records": [{kind: value}]}
             for kind, values in _LISTS.items()
@@ -133,12 +120,9 @@ CASES = (
     ),
     Case(
         "frame-with-labels",
-        _mirror(_one_column),
+        _mirror({"type": "double", "name": "a"}),
         {
-            f"{index!r}": {
-                "dataframe_split": {"index": index, "columns": ["a"], "data": [[1.0], [2.0]]}
-            }
-            for index in _LABELS
+            f"{index!r}": bodies.split(["a"], [[1.0], [2.0]], index=index) for index in _LABELS
         },
     ),
     Case("numbers-no-signature", lambda: scripted("mirror", None, signature=False),

@@ -11,23 +11,22 @@ Columns = Mapping[str, Sequence[Any]]
 """JSON values by the column's name, all columns of one length."""
 
 
+def split(columns: Sequence[Any], data: Any, **more: Any) -> Document:
+    """Return a body with a table."""
+    return {"dataframe_split": {**more, "columns": columns, "data": data}}
+
+
 def of_columns(columns: Columns) -> dict[str, Document]:
     """Return rows of named columns in every form."""
     names = list(columns)
     data = [list(row) for row in zip(*columns.values(), strict=True)]
     records = [dict(zip(names, row, strict=True)) for row in data]
     return {
-        "dataframe_split": {"dataframe_split": {"columns": names, "data": data}},
-        "dataframe_split, other order": {
-            "dataframe_split": {"columns": names[::-1], "data": [row[::-1] for row in data]}
-        },
-        "dataframe_split, index": {
-            "dataframe_split": {
-                "index": [f"row {number}" for number in range(len(data))],
-                "columns": names,
-                "data": data,
-            }
-        },
+        "dataframe_split": split(names, data),
+        "dataframe_split, other order": split(names[::-1], [row[::-1] for row in data]),
+        "dataframe_split, index": split(
+            names, data, index=[f"row {number}" for number in range(len(data))]
+        ),
         "dataframe_split, no columns": {"dataframe_split": {"data": data}},
         "dataframe_records": {"dataframe_records": records},
         "inputs, columns": {"inputs": {name: list(values) for name, values in columns.items()}},
@@ -52,19 +51,15 @@ def faults_of_columns(columns: Columns) -> dict[str, Document]:
         "a column too few": {
             "dataframe_records": [{name: first[name] for name in names if name != last}]
         },
-        "a column named twice": {
-            "dataframe_split": {"columns": [*names, last], "data": [[*first.values(), 1.0]]}
-        },
+        "a column named twice": split([*names, last], [[*first.values(), 1.0]]),
         "a string": {"dataframe_records": [first | {last: "many"}]},
         "a number as a string": {"dataframe_records": [first | {last: "1.5"}]},
         "a boolean": {"dataframe_records": [first | {last: True}]},
         "null": {"dataframe_records": [first | {last: None}]},
         "a list": {"dataframe_records": [first | {last: [1.0]}]},
-        "no rows": {"dataframe_split": {"columns": names, "data": []}},
+        "no rows": split(names, []),
         "no records": {"dataframe_records": []},
-        "rows of other lengths": {
-            "dataframe_split": {"columns": names, "data": [list(first.values()), [1.0]]}
-        },
+        "rows of other lengths": split(names, [list(first.values()), [1.0]]),
         "columns of other lengths": {"inputs": {**dict(columns), last: [1.0]}},
         "records no objects": {"dataframe_records": [1.0]},
         "records no list": {"dataframe_records": first},
@@ -72,11 +67,9 @@ def faults_of_columns(columns: Columns) -> dict[str, Document]:
         "one value for a column": {"inputs": {**dict(columns), last: first[last]}},
         "a column too many, of one value": {"inputs": {**dict(columns), "unknown": "x"}},
         "records of lists": {"dataframe_records": [list(first.values())]},
-        "data of records": {"dataframe_split": {"columns": names, "data": [first]}},
-        "data of columns": {"dataframe_split": {"columns": names, "data": dict(columns)}},
-        "columns of null": {
-            "dataframe_split": {"columns": [*names, None], "data": [[*first.values(), 1.0]]}
-        },
+        "data of records": split(names, [first]),
+        "data of columns": split(names, dict(columns)),
+        "columns of null": split([*names, None], [[*first.values(), 1.0]]),
         "two forms": {"dataframe_records": [first], "instances": [first]},
         "no form": {"rows": [first]},
         "nothing": {},
@@ -91,19 +84,12 @@ def of_tensor(rows: Sequence[Any]) -> dict[str, Document]:
         "inputs, one row": {"inputs": list(rows)[:1]},
     }
     if isinstance(rows[0], list):
-        width = range(len(rows[0]))
+        names = [str(number) for number in range(len(rows[0]))]
         forms |= {
-            "dataframe_split": {
-                "dataframe_split": {
-                    "columns": [str(number) for number in width],
-                    "data": list(rows),
-                }
-            },
+            "dataframe_split": split(names, list(rows)),
             "dataframe_split, no columns": {"dataframe_split": {"data": list(rows)}},
             "dataframe_records": {
-                "dataframe_records": [
-                    {str(number): row[number] for number in width} for row in rows
-                ]
+                "dataframe_records": [dict(zip(names, row, strict=True)) for row in rows]
             },
         }
     return forms
@@ -138,7 +124,7 @@ def of_tensors(columns: Mapping[str, Sequence[Any]]) -> dict[str, Document]:
         "inputs, records": {"inputs": records},
         "instances, records": {"instances": records},
         "instances, rows": {"instances": data},
-        "dataframe_split": {"dataframe_split": {"columns": names, "data": data}},
+        "dataframe_split": split(names, data),
         "dataframe_records": {"dataframe_records": records},
     }
 
@@ -154,6 +140,6 @@ def of_values(values: Sequence[Any]) -> dict[str, Document]:
         "inputs, none": {"inputs": []},
         "inputs, no list": {"inputs": values[0]},
         "instances": {"instances": list(values)},
-        "dataframe_split": {"dataframe_split": {"columns": names, "data": data}},
+        "dataframe_split": split(names, data),
         "dataframe_records": {"dataframe_records": records},
     }

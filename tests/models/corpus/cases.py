@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,30 @@ class Logging:
     example: Any
     without: Mapping[str, Any] = field(default_factory=dict)
     function: str = "log_model"
+
+
+def inferred(example: Any, answers: Any = None, params: Mapping[str, Any] | None = None) -> Any:
+    """Return the signature that MLflow infers."""
+    from mlflow.models import infer_signature
+
+    return infer_signature(example, answers, dict(params) if params else None)
+
+
+def logged(flavor: str, key: str, model: Any, example: Any, **more: Any) -> Logging:
+    """Return a model that is logged with the signature of its example; ``key`` names it."""
+    return Logging(flavor, {key: model, "signature": inferred(example), **more}, example)
+
+
+def signature_of(*specs: Mapping[str, Any]) -> Callable[[], Any]:
+    """Return what makes a signature of columns or tensors, as MLflow's JSON has them."""
+
+    def make() -> Any:
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema
+
+        return ModelSignature(Schema.from_json(json.dumps(specs)))
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Document, Logging
+from tests.models.corpus.cases import Case, Document, Logging, inferred, logged
 from tests.models.corpus.python_models import SCRIPTS
 
 _SAID = {"messages": [{"role": "user", "content": "hi"}]}
@@ -27,9 +27,7 @@ _CHAT: dict[str, Document] = {
     "inputs": {"inputs": _SAID},
     "inputs, list": {"inputs": [_SAID]},
     "dataframe_records": {"dataframe_records": [_SAID]},
-    "dataframe_split": {
-        "dataframe_split": {"columns": ["messages"], "data": [[_SAID["messages"]]]}
-    },
+    "dataframe_split": bodies.split(["messages"], [[_SAID["messages"]]]),
     "instances": {"instances": [_SAID]},
 }
 
@@ -49,7 +47,6 @@ def _llama_index() -> Logging:
 
 def _dspy() -> Logging:
     import dspy
-    from mlflow.models import infer_signature
 
     class Program(dspy.Module):  # type: ignore[misc]  # not typed
         """Asks no model."""
@@ -58,9 +55,7 @@ def _dspy() -> Logging:
             """Return the question, louder."""
             return dspy.Prediction(answer=question.upper())
 
-    example = {"question": "who"}
-    arguments = {"dspy_model": Program(), "signature": infer_signature(example)}
-    return Logging("dspy", arguments, example)
+    return logged("dspy", "dspy_model", Program(), {"question": "who"})
 
 
 def _openai() -> Logging:
@@ -73,16 +68,14 @@ def _openai() -> Logging:
 
 
 def _diffusers() -> Logging:
-    from mlflow.models import infer_signature
     from safetensors.numpy import save_file
 
     folder = Path(mkdtemp())
     save_file({"weight": np.ones((2, 2), dtype="float32")}, folder / "adapter.safetensors")
-    example = ["a house"]
     arguments = {
         "adapter_path": str(folder),
         "base_model": str(folder / "base"),
-        "signature": infer_signature(example),
+        "signature": inferred(["a house"]),
     }
     return Logging("diffusers", arguments, None)
 

@@ -106,12 +106,8 @@ _CHATS: dict[str, Document] = {
     "inputs, list": {"inputs": [_SAID]},
     "instances": {"instances": [_SAID]},
     "inputs, responses": {"inputs": {"input": _SAID["messages"]}},
-    "dataframe_split": {
-        "dataframe_split": {"columns": ["messages"], "data": [[_SAID["messages"]]]}
-    },
-    "dataframe_split, responses": {
-        "dataframe_split": {"columns": ["input"], "data": [[_SAID["messages"]]]}
-    },
+    "dataframe_split": bodies.split(["messages"], [[_SAID["messages"]]]),
+    "dataframe_split, responses": bodies.split(["input"], [[_SAID["messages"]]]),
     "dataframe_records": {"dataframe_records": [_SAID]},
     "params": {"inputs": _SAID, "params": {"temperature": 0.5}},
     "no messages": {"messages": []},

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Logging
+from tests.models.corpus.cases import Case, Logging, inferred, logged
 
 _ROWS = {"a": [0.5, 6.25, 3.0], "b": [1.5, 2.0, 7.75]}
 
@@ -19,12 +17,6 @@ def _training() -> pd.DataFrame:
     return frame.assign(y=frame["a"] * 2 + frame["b"])
 
 
-def _inferred() -> Any:
-    from mlflow.models import infer_signature
-
-    return infer_signature(pd.DataFrame(_ROWS))
-
-
 def _h2o() -> Logging:
     import h2o
     from h2o.estimators import H2OGeneralizedLinearEstimator
@@ -32,7 +24,7 @@ def _h2o() -> Logging:
     h2o.init(max_mem_size="512m", nthreads=1)
     model = H2OGeneralizedLinearEstimator(lambda_=0)
     model.train(["a", "b"], "y", h2o.H2OFrame(_training()))
-    return Logging("h2o", {"h2o_model": model, "signature": _inferred()}, pd.DataFrame(_ROWS))
+    return logged("h2o", "h2o_model", model, pd.DataFrame(_ROWS))
 
 
 def _spark() -> Logging:
@@ -46,7 +38,7 @@ def _spark() -> Logging:
     stages = [VectorAssembler(inputCols=["a", "b"], outputCol="x"),
               LinearRegression(featuresCol="x", labelCol="y")]  # fmt: skip
     model = Pipeline(stages=stages).fit(table)
-    return Logging("spark", {"spark_model": model, "signature": _inferred()}, pd.DataFrame(_ROWS))
+    return logged("spark", "spark_model", model, pd.DataFrame(_ROWS))
 
 
 def _shap() -> Logging:
@@ -59,7 +51,7 @@ def _shap() -> Logging:
     example = pd.DataFrame(_ROWS)
     arguments = {
         "explainer": explainer,
-        "signature": _inferred(),
+        "signature": inferred(example),
         "serialize_model_using_mlflow": False,
     }
     return Logging("shap", arguments, example, function="log_explainer")

@@ -163,20 +163,43 @@ _RAISES_WITHOUT_NAMES = (
 """What an estimator of a matrix raises on, where no signature has the columns in its order."""
 _ASKED = ("dataframe_split", "inputs, columns", "one row")
 
+_TABLES = (
+    "sklearn-skops", "sklearn-numbers", "sklearn-booleans", "sklearn-regressors",
+    "sklearn-classifiers", "sklearn-clusters", "sklearn-outliers", "sklearn-mixture",
+    "sklearn-probabilities", "sklearn-mixed-columns", "sklearn-texts", "sklearn-gaps",
+    "columns-odd-names", "python-pickled", "python-loader-module", "example-object",
+    "example-objects", "example-frame-of-dates", "xgboost-regressor", "xgboost-itself",
+    "lightgbm-regressor", "lightgbm-itself", "catboost-classifier", "catboost-regressor",
+    "catboost-words", "statsmodels-least-squares", "prophet", "spacy", "dspy", "h2o", "spark",
+    "shap",
+)  # fmt: skip
+_NESTED_IN_COLUMNS = (
+    "column-array", "column-object", "column-object-of-arrays", "column-array-of-objects",
+    "example-object-of-lists", "example-nested-objects",
+)  # fmt: skip
+_HINTED_VALUES = (
+    "python-function", "hint-strings", "hint-booleans", "hint-moments", "hint-lists",
+    "hint-stringswithcontext",
+)  # fmt: skip
+_OF_OBJECTS = (
+    "hint-objects", "hint-objectsoflists", "hint-messages", "hint-messagesback", "hint-orders",
+    "hint-anything", "hint-either",
+)  # fmt: skip
+
 LISTED: Mapping[str, Differences] = {
-    "sklearn-skops": TABLE,
-    "sklearn-names": _PATIENT,
+    **dict.fromkeys(_TABLES, TABLE),
+    **dict.fromkeys(_NESTED_IN_COLUMNS, _NESTED),
+    **dict.fromkeys(_HINTED_VALUES, _HINTED),
+    **dict.fromkeys(_OF_OBJECTS, _HINTED_OBJECTS),
+    "example-object-no-signature": _TEXTS,
+    "example-objects-no-signature": _TEXTS,
+    "example-frame-of-dates-no-signature": _TEXTS,
     "sklearn-regressor": _STRICT,
-    "sklearn-numbers": TABLE,
-    "sklearn-booleans": TABLE,
-    "sklearn-regressors": TABLE,
-    "sklearn-classifiers": TABLE,
-    "sklearn-clusters": TABLE,
-    "sklearn-outliers": TABLE,
-    "sklearn-mixture": TABLE,
-    "sklearn-probabilities": TABLE,
-    "sklearn-log-probabilities": {**TABLE, **dict.fromkeys(_FORMS, because.NOT_FINITE)},
+    "sklearn-float32-columns": _STRICT,
+    "sklearn-names": _PATIENT,
     "sklearn-boosting": _PATIENT,
+    "lightgbm-classifier": _PATIENT,
+    "sklearn-log-probabilities": {**TABLE, **dict.fromkeys(_FORMS, because.NOT_FINITE)},
     "sklearn-matrix": {"null": because.RAISES},
     "sklearn-float32-matrix": {"null": because.RAISES},
     "sklearn-no-signature": {
@@ -186,7 +209,6 @@ LISTED: Mapping[str, Differences] = {
         ),
     },
     "sklearn-no-names": {"too wide": because.RAGGED},
-    "sklearn-float32-columns": _STRICT,
     "sklearn-whole-columns": {
         **TABLE,
         **_ONLY_PANDAS,
@@ -194,25 +216,18 @@ LISTED: Mapping[str, Differences] = {
         "a column too many, of one value": because.CUTS,
         "a boolean": because.CONVERTS,
     },
-    "sklearn-mixed-columns": TABLE,
-    "sklearn-texts": TABLE,
-    "sklearn-gaps": TABLE,
     "columns": {**_BINARY, **_ODD},
     **{
         f"column-{kind}": TABLE
         for kind in ("boolean", "integer", "long", "float", "double", "string", "datetime")
     },
     "column-binary": _BINARY,
-    "column-array": _NESTED,
     "column-array-of-strings": {**_NESTED, "['a', 1]": because.CONVERTS},
     "column-array-of-arrays": {
         **_NESTED,
         "inputs, records": because.READS,
         "inputs, one record": because.READS,
     },
-    "column-object": _NESTED,
-    "column-object-of-arrays": _NESTED,
-    "column-array-of-objects": _NESTED,
     "columns-optional": {**_BINARY, "none": because.COUNTS_AS_MISSING},
     "columns-with-gaps": _GAPS,
     "columns-without-gaps": _NO_GAPS,
@@ -222,7 +237,6 @@ LISTED: Mapping[str, Differences] = {
         "instances, columns": because.READS,
         "inputs, one record": because.READS,
     },
-    "columns-odd-names": TABLE,
     "columns-no-names": dict.fromkeys(
         ("inputs, records", "inputs, one record", "inputs, rows", "instances, rows"),
         _like(because.READS, "dataframe_split"),
@@ -274,8 +288,6 @@ LISTED: Mapping[str, Differences] = {
         f"answers-{way.replace(' ', '-').lower()}": dict.fromkeys(_ASKED, difference)
         for way, difference in _ANSWERS.items()
     },
-    "python-pickled": TABLE,
-    "python-function": _HINTED,
     "python-function-no-hints": {
         **_FIRST_BY_EXAMPLE,
         **dict.fromkeys(
@@ -283,20 +295,12 @@ LISTED: Mapping[str, Differences] = {
             _without_example(because.RAISES),
         ),
     },
-    "python-loader-module": TABLE,
     "example-string": {"number": because.CONVERTS},
-    "example-object": TABLE,
-    "example-object-of-lists": _NESTED,
     "example-object-of-arrays": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
-    "example-objects": TABLE,
-    "example-nested-objects": _NESTED,
-    "example-frame-of-dates": TABLE,
     "example-string-no-signature": dict.fromkeys(("inputs, strings", "instances"), because.TEXTS),
     "example-strings-no-signature": {**_TEXTS_IN_LISTS, **_NONE},
     "example-numbers-no-signature": _NONE,
     "example-number-no-signature": _NONE,
-    "example-object-no-signature": _TEXTS,
-    "example-objects-no-signature": _TEXTS,
     "example-object-of-lists-no-signature": {
         **dict.fromkeys(
             ("inputs, columns", "inputs, rows", "instances, records", "instances, rows"),
@@ -311,22 +315,9 @@ LISTED: Mapping[str, Differences] = {
         "instances, rows": because.READS,
         "instances, records": _like(because.CELLS, "inputs, columns"),
     },
-    "example-frame-of-dates-no-signature": _TEXTS,
-    "hint-strings": _HINTED,
     "hint-whole": {**_HINTED, "2.0": because.EXACT},
     "hint-numbers": {**_HINTED, "1": because.EXACT},
-    "hint-booleans": _HINTED,
-    "hint-moments": _HINTED,
     "hint-bytes": {**_HINTED, "'ü'": because.GARBAGE},
-    "hint-lists": _HINTED,
-    "hint-objects": _HINTED_OBJECTS,
-    "hint-objectsoflists": _HINTED_OBJECTS,
-    "hint-messages": _HINTED_OBJECTS,
-    "hint-messagesback": _HINTED_OBJECTS,
-    "hint-orders": _HINTED_OBJECTS,
-    "hint-anything": _HINTED_OBJECTS,
-    "hint-either": _HINTED_OBJECTS,
-    "hint-stringswithcontext": _HINTED,
     "hint-frame": {
         **{form: one for form, one in _STRICT.items() if form != "one value for a column"},
         "null": because.NULLS,
@@ -351,18 +342,8 @@ LISTED: Mapping[str, Differences] = {
     },
     "torch-exported": {"null": because.NOT_FINITE},
     "xgboost-classifier": {**_PATIENT, "no rows": because.EMPTY},
-    "xgboost-regressor": TABLE,
-    "xgboost-itself": TABLE,
-    "lightgbm-classifier": _PATIENT,
-    "lightgbm-regressor": TABLE,
-    "lightgbm-itself": TABLE,
-    "catboost-classifier": TABLE,
-    "catboost-regressor": TABLE,
-    "catboost-words": TABLE,
-    "statsmodels-least-squares": TABLE,
     "statsmodels-arima": {**TABLE, "dataframe_split, index": because.RAISES},
     "pmdarima": {**TABLE, "dataframe_split, index": because.RAISES},
-    "prophet": TABLE,
     "transformers-classifier": dict.fromkeys(_FRAMES, because.RAISES),
     "diffusers": dict.fromkeys(_VALUES, because.RAISES),
     "langchain": {
@@ -378,11 +359,6 @@ LISTED: Mapping[str, Differences] = {
     "llama-index": dict.fromkeys(_FRAMES, because.RAISES),
     "openai": dict.fromkeys(_ASKS_A_SERVER, because.RAISES),
     "onnx-two-inputs": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
-    "spacy": TABLE,
-    "dspy": TABLE,
-    "h2o": TABLE,
-    "spark": TABLE,
-    "shap": TABLE,
 }
 
 UNANSWERED = frozenset(

@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Logging
+from tests.models.corpus.cases import Case, Logging, inferred, logged
 
 _ROWS = np.array([[0.5, 1.0, -1.0, 2.0], [1.5, 0.0, 0.25, -2.0]], dtype="float32")
 _NAMED = {"x": _ROWS.tolist(), "y": [[1.0], [2.0]]}
-
-
-def _inferred(example: Any) -> Any:
-    from mlflow.models import infer_signature
-
-    return infer_signature(example)
 
 
 def _onnx_graph(inputs: dict[str, int], nodes: list[Any]) -> Any:
@@ -35,7 +29,7 @@ def _onnx() -> Logging:
     from onnx import helper
 
     model = _onnx_graph({"x": 4}, [helper.make_node("Relu", ["x"], ["out"])])
-    return Logging("onnx", {"onnx_model": model, "signature": _inferred(_ROWS)}, _ROWS)
+    return logged("onnx", "onnx_model", model, _ROWS)
 
 
 def _onnx_with_two() -> Logging:
@@ -43,7 +37,7 @@ def _onnx_with_two() -> Logging:
 
     model = _onnx_graph({"x": 4, "y": 1}, [helper.make_node("Mul", ["x", "y"], ["out"])])
     example = {name: np.array(rows, dtype="float32") for name, rows in _NAMED.items()}
-    return Logging("onnx", {"onnx_model": model, "signature": _inferred(example)}, example)
+    return logged("onnx", "onnx_model", model, example)
 
 
 def _keras() -> Any:
@@ -55,11 +49,11 @@ def _keras() -> Any:
 
 def _keras_model() -> Logging:
     # MLflow itself cannot log an example with this flavor: it writes it before there is a folder.
-    return Logging("keras", {"model": _keras(), "signature": _inferred(_ROWS)}, None)
+    return Logging("keras", {"model": _keras(), "signature": inferred(_ROWS)}, None)
 
 
 def _keras_by_tensorflow() -> Logging:
-    return Logging("tensorflow", {"model": _keras(), "signature": _inferred(_ROWS)}, _ROWS)
+    return logged("tensorflow", "model", _keras(), _ROWS)
 
 
 def _tensorflow() -> Logging:
@@ -73,9 +67,7 @@ def _tensorflow() -> Logging:
             """Return the half."""
             return x / 2
 
-    module = Halves()
-    arguments = {"model": module, "signature": _inferred(_ROWS), "saved_model_kwargs": {}}
-    return Logging("tensorflow", arguments, _ROWS)
+    return logged("tensorflow", "model", Halves(), _ROWS, saved_model_kwargs={})
 
 
 def _paddle() -> Logging:
@@ -84,20 +76,16 @@ def _paddle() -> Logging:
     paddle.seed(0)
     spec = [paddle.static.InputSpec([None, 4], "float32")]
     layer = paddle.jit.to_static(paddle.nn.Linear(4, 3), input_spec=spec)
-    return Logging("paddle", {"pd_model": layer, "signature": _inferred(_ROWS)}, _ROWS)
+    return logged("paddle", "pd_model", layer, _ROWS)
 
 
 _FORMS = bodies.of_tensor(_ROWS.tolist())
+_ONNX, _KERAS = ("onnx", "onnxruntime"), ("tensorflow", "keras")
 CASES = (
-    Case("onnx", _onnx, _FORMS, needs=("onnx", "onnxruntime")),
-    Case(
-        "onnx-two-inputs",
-        _onnx_with_two,
-        bodies.of_tensors(_NAMED),
-        needs=("onnx", "onnxruntime"),
-    ),
-    Case("keras", _keras_model, _FORMS, needs=("tensorflow", "keras")),
-    Case("keras-by-tensorflow", _keras_by_tensorflow, _FORMS, needs=("tensorflow", "keras")),
+    Case("onnx", _onnx, _FORMS, needs=_ONNX),
+    Case("onnx-two-inputs", _onnx_with_two, bodies.of_tensors(_NAMED), needs=_ONNX),
+    Case("keras", _keras_model, _FORMS, needs=_KERAS),
+    Case("keras-by-tensorflow", _keras_by_tensorflow, _FORMS, needs=_KERAS),
     Case("tensorflow", _tensorflow, _FORMS, needs=("tensorflow",)),
     Case("paddle", _paddle, _FORMS, needs=("paddle",)),
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Document, Logging
+from tests.models.corpus.cases import Case, Document, Logging, inferred, signature_of
 
 SCRIPTS = Path(__file__).parents[1] / "code_paths" / "scripts" / "corpus"
 _WHEN = dt.datetime(2024, 5, 6, 7, 8, 9)  # noqa: DTZ001  # MLflow's datetimes have no zone
@@ -34,20 +35,19 @@ def scripted(
     return Logging("pyfunc", arguments, example)
 
 
-def _mirror(example: Any, *, params: Mapping[str, Any] | None = None) -> Callable[[], Logging]:
+def _mirror(example: Any) -> Callable[[], Logging]:
     """A model that tells what it was given; its signature is the example's."""
-
-    def build() -> Logging:
-        from mlflow.models import infer_signature
-
-        signature = infer_signature(example, params=None if params is None else dict(params))
-        return scripted("mirror", example, signature=signature)
-
-    return build
+    return lambda: scripted("mirror", example, signature=inferred(example))
 
 
-def _mirror_of(signature: Callable[[], Any], example: Any) -> Callable[[], Logging]:
-    return lambda: scripted("mirror", example, signature=signature())
+def _mirror_of(*specs: Mapping[str, Any], example: Any = None) -> Callable[[], Logging]:
+    """The same with a signature of MLflow's JSON."""
+    return lambda: scripted("mirror", example, signature=signature_of(*specs)())
+
+
+def _column(kind: str, name: str | None = None, *, required: bool = True) -> dict[str, Any]:
+    named = {} if name is None else {"name": name}
+    return {"type": kind, "required": required, **named}
 
 
 def _mirror_without_signature(example: Any) -> Callable[[], Logging]:
@@ -96,36 +96,16 @@ def _odd_values() -> dict[str, Document]:
 def _of_type(kind: str) -> Case:
     given, sent = _SCALARS[kind]
     return Case(
-        f"column-{kind}",
-        _mirror(pd.DataFrame({"x": given})),
-        bodies.of_columns({"x": sent}),
+        f"column-{kind}", _mirror(pd.DataFrame({"x": given})), bodies.of_columns({"x": sent})
     )
-
-
-def _optional_columns() -> Any:
-    from mlflow.types import ColSpec, Schema
-
-    kinds = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
-    return _signature(Schema([ColSpec(kind, kind, required=False) for kind in kinds]))
-
-
-def _signature(inputs: Any, params: Any = None) -> Any:
-    from mlflow.models import ModelSignature
-
-    return ModelSignature(inputs=inputs, params=params)
 
 
 _WITH_GAPS = ("long", "integer", "double", "boolean", "string")
 
 
-def _with_gaps(*, required: bool) -> Callable[[], Any]:
-    def make() -> Any:
-        from mlflow.types import ColSpec, Schema
-
-        kinds = [ColSpec(kind, kind, required=required) for kind in _WITH_GAPS]
-        return _signature(Schema([ColSpec("long", "id"), *kinds]))
-
-    return make
+def _with_gaps(*, required: bool) -> Callable[[], Logging]:
+    kinds = [_column(kind, kind, required=required) for kind in _WITH_GAPS]
+    return _mirror_of(_column("long", "id"), *kinds)
 
 
 def _gaps() -> dict[str, Document]:
@@ -139,12 +119,9 @@ def _gaps() -> dict[str, Document]:
             f"{kind}: missing in one record": {"dataframe_records": [full, missing]},
             f"{kind}: null in all records": {"dataframe_records": [null, null]},
             f"{kind}: missing": {"dataframe_records": [missing]},
-            f"{kind}: null in one row": {
-                "dataframe_split": {
-                    "columns": list(full),
-                    "data": [list(null.values()), list(full.values())],
-                }
-            },
+            f"{kind}: null in one row": bodies.split(
+                list(full), [list(null.values()), list(full.values())]
+            ),
             f"{kind}: null in a column": {
                 "inputs": {name: [null[name], full[name]] for name in full}
             },
@@ -175,22 +152,9 @@ _NESTED: dict[str, tuple[list[Any], list[Any]]] = {
 def _nested(kind: str) -> Case:
     values, odd = _NESTED[kind]
     forms = bodies.of_columns({"x": values}) | {
-        f"{value!r}": {"dataframe_split": {"columns": ["x"], "data": [[value]]}} for value in odd
+        f"{value!r}": bodies.split(["x"], [[value]]) for value in odd
     }
-    return Case(
-        f"column-{kind}",
-        _mirror(pd.DataFrame({"x": values})),
-        forms,
-    )
-
-
-def _map_columns() -> Any:
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType, Map
-
-    return _signature(
-        Schema([ColSpec(Map(DataType.long), "m"), ColSpec(AnyType(), "a", required=False)])
-    )
+    return Case(f"column-{kind}", _mirror(pd.DataFrame({"x": values})), forms)
 
 
 _MAPS: dict[str, list[Any]] = {
@@ -209,18 +173,6 @@ _NAMES: dict[str, list[Any]] = {
 }
 
 
-def _columns_without_names() -> Any:
-    from mlflow.types import ColSpec, Schema
-
-    return _signature(Schema([ColSpec("double"), ColSpec("string")]))
-
-
-def _one_column_without_name() -> Any:
-    from mlflow.types import ColSpec, Schema
-
-    return _signature(Schema([ColSpec("string")]))
-
-
 _UNNAMED: dict[str, list[Any]] = {"0": [1.5, 2.5], "1": ["a", "b"]}
 
 
@@ -236,23 +188,8 @@ _IMAGES = (np.arange(24).reshape(2, 3, 4) * 10 % 256).astype("uint8")
 _TENSORS: dict[str, list[Any]] = {"x": [[1.5, 2.0], [3.0, 4.5]], "n": [1, 2]}
 
 
-def _named_tensors() -> Logging:
-    from mlflow.models import infer_signature
-
-    given = {"x": np.array(_TENSORS["x"]), "n": np.array(_TENSORS["n"])}
-    return scripted("mirror", given, signature=infer_signature(given))
-
-
-def _one_named_tensor() -> Any:
-    from mlflow.types import Schema, TensorSpec
-
-    return _signature(Schema([TensorSpec(np.dtype("float32"), (-1, 2), "x")]))
-
-
-def _scalar_tensor() -> Any:
-    from mlflow.types import Schema, TensorSpec
-
-    return _signature(Schema([TensorSpec(np.dtype("float64"), (-1,))]))
+def _tensor_of(dtype: str, shape: list[int], **named: str) -> dict[str, Any]:
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}, **named}
 
 
 _MATRIX = np.array([[1.5, 2.0], [3.0, 4.5]])
@@ -261,7 +198,7 @@ _VECTOR: dict[str, Document] = {
     "instances": {"instances": [1.5, 2.5]},
     "one number": {"inputs": 1.5},
     "a matrix": {"inputs": [[1.5], [2.5]]},
-    "dataframe_split": {"dataframe_split": {"columns": ["x"], "data": [[1.5], [2.5]]}},
+    "dataframe_split": bodies.split(["x"], [[1.5], [2.5]]),
     "dataframe_records": {"dataframe_records": [{"x": 1.5}, {"x": 2.5}]},
 }
 
@@ -272,7 +209,7 @@ _PARAMS = {
     "number": 0.5, "count": 3, "name": "a", "flag": True, "numbers": [1.5, 2.5],
     "names": ["a"], "when": _WHEN,
 }  # fmt: skip
-_ROWS: Document = {"dataframe_split": {"columns": ["x"], "data": [[1.5], [2.5]]}}
+_ROWS: Document = bodies.split(["x"], [[1.5], [2.5]])
 _SOME_PARAMS: dict[str, Any] = {
     "null": None,
     "empty": {},
@@ -303,15 +240,8 @@ _WITH_PARAMS: dict[str, Document] = {
 
 def _with_params(example: bool) -> Callable[[], Logging]:
     frame = pd.DataFrame({"x": [1.5, 2.5]})
-
-    def build() -> Logging:
-        from mlflow.models import infer_signature
-
-        signature = infer_signature(frame, params=dict(_PARAMS))
-        given = (frame, {"number": 0.75}) if example else frame
-        return scripted("mirror", given, signature=signature)
-
-    return build
+    given = (frame, {"number": 0.75}) if example else frame
+    return lambda: scripted("mirror", given, signature=inferred(frame, params=_PARAMS))
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -334,13 +264,8 @@ ANSWERS = (
 
 
 def _answering(way: str) -> Callable[[], Logging]:
-    def build() -> Logging:
-        from mlflow.models import infer_signature
-
-        example = pd.DataFrame({"x": [1.0, 2.0], "way": way})
-        return scripted("answers", example, signature=infer_signature(example))
-
-    return build
+    example = pd.DataFrame({"x": [1.0, 2.0], "way": way})
+    return lambda: scripted("answers", example, signature=inferred(example))
 
 
 def _asked_for(way: str) -> Document:
@@ -352,12 +277,7 @@ def _answers(way: str) -> Case:
     forms = bodies.of_columns({**_X, "way": [way] * len(_X["x"])})
     asked = {form: forms[form] for form in ("dataframe_split", "inputs, columns")}
     asked["one row"] = {"dataframe_records": [{"x": 1.5, "way": way}]}
-    name = f"answers-{way.replace(' ', '-').lower()}"
-    return Case(
-        name,
-        _answering(way),
-        asked,
-    )
+    return Case(f"answers-{way.replace(' ', '-').lower()}", _answering(way), asked)
 
 
 # --- forms of a Python model --------------------------------------------------------------------
@@ -381,17 +301,13 @@ def _class() -> Any:
 
 
 def _pickled_with_artifacts() -> Logging:
-    import tempfile
-
-    from mlflow.models import infer_signature
-
-    factor = Path(tempfile.mkdtemp()) / "factor.txt"
+    factor = Path(mkdtemp()) / "factor.txt"
     factor.write_text("2.5")
     example = pd.DataFrame({"x": [1.0, 2.0]})
     arguments = {
         "python_model": _class(),
         "artifacts": {"factor": str(factor)},
-        "signature": infer_signature(example, [1.0]),
+        "signature": inferred(example, [1.0]),
     }
     return Logging("pyfunc", arguments, example)
 
@@ -411,18 +327,14 @@ def _function_without_hints() -> Logging:
 
 
 def _loader_module() -> Logging:
-    import tempfile
-
-    from mlflow.models import infer_signature
-
-    data = Path(tempfile.mkdtemp()) / "weights.json"
+    data = Path(mkdtemp()) / "weights.json"
     data.write_text("[2.0, 3.0]")
     example = pd.DataFrame({"x": [1.0, 2.0], "y": [1.0, 1.0]})
     arguments = {
         "loader_module": "weighted",
         "data_path": str(data),
         "code_paths": [str(SCRIPTS / "weighted.py")],
-        "signature": infer_signature(example, [1.0]),
+        "signature": inferred(example, [1.0]),
     }
     return Logging("pyfunc", arguments, example)
 
@@ -436,7 +348,7 @@ _EXAMPLES: dict[str, tuple[Any, dict[str, Document]]] = {
             "inputs, string": {"inputs": "b"},
             "inputs, strings": {"inputs": ["b", "c"]},
             "instances": {"instances": ["b"]},
-            "dataframe_split": {"dataframe_split": {"columns": ["0"], "data": [["b"]]}},
+            "dataframe_split": bodies.split(["0"], [["b"]]),
             "dataframe_records": {"dataframe_records": [{"0": "b"}]},
             "number": {"inputs": 1},
         },
@@ -477,11 +389,7 @@ def _example(name: str) -> Case:
 
 def _example_without_signature(name: str) -> Case:
     example, forms = _EXAMPLES[name]
-    return Case(
-        f"example-{name}-no-signature",
-        _mirror_without_signature(example),
-        forms,
-    )
+    return Case(f"example-{name}-no-signature", _mirror_without_signature(example), forms)
 
 
 _COLUMN_X = bodies.of_columns({"x": [1.5, 2.0]})
@@ -496,26 +404,37 @@ CASES = (
     *map(_nested, _NESTED),
     Case(
         "columns-optional",
-        _mirror_of(_optional_columns, pd.DataFrame({"long": [1], "string": ["a"]})),
+        _mirror_of(
+            *(_column(kind, kind, required=False) for kind in _SCALARS),
+            example=pd.DataFrame({"long": [1], "string": ["a"]}),
+        ),
         {name: {"dataframe_records": [record]} for name, record in _OPTIONAL.items()}
         | bodies.of_columns({kind: values for kind, (_, values) in _SCALARS.items()}),
     ),
     Case(
-        "columns-with-gaps", _mirror_of(_with_gaps(required=False), None), _gaps()
+        "columns-with-gaps", _with_gaps(required=False), _gaps()
     ),
     Case(
         "columns-without-gaps",
-        _mirror_of(_with_gaps(required=True), None),
+        _with_gaps(required=True),
         _gaps(),
     ),
-    Case("columns-maps", _mirror_of(_map_columns, None), bodies.of_columns(_MAPS)),
+    Case(
+        "columns-maps",
+        _mirror_of(
+            {**_column("map", "m"), "values": {"type": "long"}}, _column("any", "a", required=False)
+        ),
+        bodies.of_columns(_MAPS),
+    ),
     Case("columns-odd-names", _mirror(pd.DataFrame(_NAMES)), bodies.of_columns(_NAMES)),
     Case(
-        "columns-no-names", _mirror_of(_columns_without_names, None), bodies.of_columns(_UNNAMED)
+        "columns-no-names",
+        _mirror_of(_column("double"), _column("string")),
+        bodies.of_columns(_UNNAMED),
     ),
     Case(
         "column-no-name",
-        _mirror_of(_one_column_without_name, ["a"]),
+        _mirror_of(_column("string"), example=["a"]),
         bodies.of_columns({"0": ["a", "b"]}) | bodies.of_values(["a", "b"]),
     ),
     Case("frame-no-signature", _mirror_without_signature(pd.DataFrame({"x": [1.5]})), _COLUMN_X),
@@ -526,10 +445,11 @@ CASES = (
     _tensor("boolean", _MATRIX > 2),
     _tensor("strings", np.array([["a", "b"], ["c", "d"]])),
     _tensor("images", _IMAGES),
-    Case("tensor-vector", _mirror_of(_scalar_tensor, np.array([1.5])), _VECTOR),
-    Case("tensor-one-name", _mirror_of(_one_named_tensor, None),
+    Case("tensor-vector", _mirror_of(_tensor_of("float64", [-1]), example=_MATRIX[0, :1]), _VECTOR),
+    Case("tensor-one-name", _mirror_of(_tensor_of("float32", [-1, 2], name="x")),
          bodies.of_tensors({"x": [[1.5, 2.0]]}) | bodies.of_tensor([[1.5, 2.0]])),
-    Case("tensors", _named_tensors, bodies.of_tensors(_TENSORS)),
+    Case("tensors", _mirror({name: np.array(values) for name, values in _TENSORS.items()}),
+         bodies.of_tensors(_TENSORS)),
     Case("params", _with_params(example=False), _WITH_PARAMS),
     Case("params-in-example", _with_params(example=True), _WITH_PARAMS),
     Case("answers", _answering("list"), {way: _asked_for(way) for way in ANSWERS}),

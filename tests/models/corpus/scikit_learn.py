@@ -7,9 +7,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Logging
+from tests.models.corpus.cases import Case, Logging, inferred
 
 _COLUMNS = {"a": [0.5, 6.25, 3.0], "b": [1.5, 2.0, 7.75], "c": [4.0, 0.25, 1.0]}
 _MIXED: dict[str, list[Any]] = {
@@ -39,13 +54,11 @@ def _logged(
     model: Any, example: Any, *, signature: Any = "inferred", predict_fn: str = "predict"
 ) -> Logging:
     """Return an estimator that is logged with the signature that its example gives."""
-    from mlflow.models import infer_signature
-
     if isinstance(signature, str):
         answers = getattr(model, predict_fn)(example)
         if hasattr(answers, "toarray") or isinstance(answers, tuple):
             answers = None
-        signature = infer_signature(example, answers)
+        signature = inferred(example, answers)
     arguments = {
         "sk_model": model,
         "signature": signature,
@@ -67,60 +80,15 @@ def _fitted(
 
 
 def _classifier() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     return make_pipeline(StandardScaler(), LogisticRegression())
 
 
 def _forest() -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
     return RandomForestClassifier(5, random_state=0)
 
 
-def _regressor() -> Any:
-    from sklearn.linear_model import LinearRegression
-
-    return LinearRegression()
-
-
-def _several_classifiers() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multioutput import MultiOutputClassifier
-
-    return MultiOutputClassifier(LogisticRegression())
-
-
-def _clusters() -> Any:
-    from sklearn.cluster import KMeans
-
-    return KMeans(3, n_init=1, random_state=0)
-
-
-def _outliers() -> Any:
-    from sklearn.ensemble import IsolationForest
-
-    return IsolationForest(n_estimators=5, random_state=0)
-
-
-def _mixture() -> Any:
-    from sklearn.mixture import GaussianMixture
-
-    return GaussianMixture(2, random_state=0)
-
-
 def _boosting() -> Any:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
     return HistGradientBoostingRegressor(max_iter=5, random_state=0)
-
-
-def _scaler() -> Any:
-    from sklearn.preprocessing import StandardScaler
-
-    return StandardScaler()
 
 
 def _as_skops() -> Logging:
@@ -137,22 +105,22 @@ def _on_a_matrix() -> Logging:
 
 def _on_float32() -> Logging:
     matrix = _frame().to_numpy().astype("float32")
-    return _logged(_regressor().fit(_training().to_numpy(), np.arange(60.0)), matrix)
+    return _logged(LinearRegression().fit(_training().to_numpy(), np.arange(60.0)), matrix)
 
 
 def _without_signature() -> Logging:
-    model = _regressor().fit(_training(), np.arange(60.0))
+    model = LinearRegression().fit(_training(), np.arange(60.0))
     return _logged(model, _frame(), signature=False)
 
 
 def _on_columns_without_names() -> Logging:
     frame = pd.DataFrame(_frame().to_numpy())
-    return _logged(_regressor().fit(_training().to_numpy(), np.arange(60.0)), frame)
+    return _logged(LinearRegression().fit(_training().to_numpy(), np.arange(60.0)), frame)
 
 
 def _on_float32_columns() -> Logging:
     frame = _frame().astype("float32")
-    return _logged(_regressor().fit(_training(), np.arange(60.0)), frame)
+    return _logged(LinearRegression().fit(_training(), np.arange(60.0)), frame)
 
 
 def _on_whole_columns() -> Logging:
@@ -161,11 +129,6 @@ def _on_whole_columns() -> Logging:
 
 
 def _on_mixed_columns() -> Logging:
-    from sklearn.compose import make_column_transformer
-    from sklearn.linear_model import LinearRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
-
     table = pd.DataFrame(_MIXED)
     encode = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), ["city"]), remainder="passthrough"
@@ -174,11 +137,6 @@ def _on_mixed_columns() -> Logging:
 
 
 def _on_texts() -> Logging:
-    from sklearn.compose import make_column_transformer
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     table = pd.DataFrame(_TEXTS)
     words = make_column_transformer((TfidfVectorizer(), "text"))
     model = make_pipeline(words, LogisticRegression()).fit(table, ["+", "-", "+"])
@@ -186,26 +144,17 @@ def _on_texts() -> Logging:
 
 
 def _words_of_texts() -> Logging:
-    from sklearn.compose import make_column_transformer
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     table = pd.DataFrame(_TEXTS)
     words = make_column_transformer((TfidfVectorizer(), "text")).fit(table)
     return _logged(words, table, predict_fn="transform")
 
 
 def _on_gaps() -> Logging:
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LinearRegression
-    from sklearn.pipeline import make_pipeline
-
     table = pd.DataFrame({name: pd.Series(values) for name, values in _GAPS.items()})
     return _logged(make_pipeline(SimpleImputer(), LinearRegression()).fit(table, [1, 2, 4]), table)
 
 
 def _neighbours() -> Logging:
-    from sklearn.neighbors import KNeighborsClassifier
-
     model = KNeighborsClassifier(3).fit(_training(), _labels((0, 1)))
     return _logged(model, _frame(), predict_fn="kneighbors")
 
@@ -220,18 +169,18 @@ _TWO = np.column_stack([_labels((0, 1)), _labels(("x", "y", "z"))])
 CASES = (
     Case("sklearn-skops", _as_skops, _FORMS),
     Case("sklearn-names", _fitted(_forest, _labels(("low", "high"))), _TABLE),
-    Case("sklearn-regressor", _fitted(_regressor, np.arange(60.0)), _TABLE),
+    Case("sklearn-regressor", _fitted(LinearRegression, np.arange(60.0)), _TABLE),
     *(
         Case(f"sklearn-{name}", build, _FORMS)
         for name, build in (
             ("numbers", _fitted(_classifier, _labels((0, 1, 2)))),
             ("booleans", _fitted(_classifier, _labels((False, True)))),
-            ("regressors", _fitted(_regressor, np.ones((60, 2)))),
-            ("classifiers", _fitted(_several_classifiers, _TWO)),
-            ("clusters", _fitted(_clusters)),
-            ("outliers", _fitted(_outliers)),
-            ("mixture", _fitted(_mixture)),
-            ("transform", _fitted(_scaler, predict_fn="transform")),
+            ("regressors", _fitted(LinearRegression, np.ones((60, 2)))),
+            ("classifiers", _fitted(lambda: MultiOutputClassifier(LogisticRegression()), _TWO)),
+            ("clusters", _fitted(lambda: KMeans(3, n_init=1, random_state=0))),
+            ("outliers", _fitted(lambda: IsolationForest(n_estimators=5, random_state=0))),
+            ("mixture", _fitted(lambda: GaussianMixture(2, random_state=0))),
+            ("transform", _fitted(StandardScaler, predict_fn="transform")),
             ("neighbours", _neighbours),
             (
                 "probabilities",

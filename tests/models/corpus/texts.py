@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Logging
+from tests.models.corpus.cases import Case, Logging, logged
 
 _TEXTS = ["good and cheap", "bad", "not good"]
 _WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "and", "cheap", "bad", "not"]
@@ -18,7 +19,6 @@ _TABLE = {"text": _TEXTS}
 
 def _spacy() -> Logging:
     import spacy
-    from mlflow.models import infer_signature
     from spacy.training import Example
 
     spacy.util.fix_random_seed(0)
@@ -31,10 +31,7 @@ def _spacy() -> Logging:
         for text, good in zip(_TEXTS, (1.0, 0.0, 0.0), strict=True)
     ]
     language.initialize(lambda: shown)
-    example = pd.DataFrame(_TABLE)
-    return Logging(
-        "spacy", {"spacy_model": language, "signature": infer_signature(example)}, example
-    )
+    return logged("spacy", "spacy_model", language, pd.DataFrame(_TABLE))
 
 
 def _tokenizer() -> Any:
@@ -55,39 +52,14 @@ def _bert(kind: str) -> Any:
     return getattr(transformers, kind)(transformers.BertConfig(**settings)).eval()
 
 
-def _transformers(task: str, kind: str) -> Logging:
-    import transformers
-    from mlflow.models import infer_signature
+def _transformers(task: str, kind: str, example: list[str], **more: Any) -> Callable[[], Logging]:
+    def build() -> Logging:
+        import transformers
 
-    pipe = transformers.pipeline(task, model=_bert(kind), tokenizer=_tokenizer())
-    return Logging(
-        "transformers",
-        {"transformers_model": pipe, "task": task, "signature": infer_signature(_TEXTS)},
-        _TEXTS,
-    )
+        pipe = transformers.pipeline(task, model=_bert(kind), tokenizer=_tokenizer(), **more)
+        return logged("transformers", "transformers_model", pipe, example, task=task)
 
-
-def _classifier() -> Logging:
-    return _transformers("text-classification", "BertForSequenceClassification")
-
-
-def _filler() -> Logging:
-    import transformers
-    from mlflow.models import infer_signature
-
-    pipe = transformers.pipeline(
-        "fill-mask", model=_bert("BertForMaskedLM"), tokenizer=_tokenizer(), top_k=2
-    )
-    example = ["good and [MASK]"]
-    return Logging(
-        "transformers",
-        {"transformers_model": pipe, "task": "fill-mask", "signature": infer_signature(example)},
-        example,
-    )
-
-
-def _embedding() -> Logging:
-    return _transformers("feature-extraction", "BertModel")
+    return build
 
 
 def _sentences() -> Logging:
@@ -102,12 +74,20 @@ def _sentences() -> Logging:
 
 
 _MASKED = ["good and [MASK]", "[MASK] good"]
-_HUGGING = ("transformers",)
+_BUILT = {
+    "classifier": (
+        _transformers("text-classification", "BertForSequenceClassification", _TEXTS),
+        _TEXTS,
+    ),
+    "filler": (_transformers("fill-mask", "BertForMaskedLM", _MASKED[:1], top_k=2), _MASKED),
+    "embedding": (_transformers("feature-extraction", "BertModel", _TEXTS), _TEXTS),
+}
 CASES = (
     Case("spacy", _spacy, bodies.of_columns(_TABLE), needs=("spacy",)),
-    Case("transformers-classifier", _classifier, bodies.of_values(_TEXTS), needs=_HUGGING),
-    Case("transformers-filler", _filler, bodies.of_values(_MASKED), needs=_HUGGING),
-    Case("transformers-embedding", _embedding, bodies.of_values(_TEXTS), needs=_HUGGING),
+    *(
+        Case(f"transformers-{name}", build, bodies.of_values(texts), needs=("transformers",))
+        for name, (build, texts) in _BUILT.items()
+    ),
     Case(
         "sentence-transformers",
         _sentences,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Logging
+from tests.models.corpus.cases import Case, Logging, inferred
 
 _ROWS = np.array([[0.5, 1.0, -1.0, 2.0], [1.5, 0.0, 0.25, -2.0]], dtype="float32")
 _IMAGES = np.linspace(0, 1, 2 * 8 * 8, dtype="float32").reshape(2, 1, 8, 8)
@@ -36,7 +36,6 @@ def _module(
 ) -> Callable[[], Logging]:
     def build() -> Logging:
         import torch
-        from mlflow.models import infer_signature
 
         torch.manual_seed(0)
         module = make(torch).eval()
@@ -44,7 +43,7 @@ def _module(
             answer = module(torch.from_numpy(example)).numpy()
         arguments = {
             "pytorch_model": module,
-            "signature": infer_signature(example, answer),
+            "signature": inferred(example, answer),
             "serialization_format": "pt2" if exported else "pickle",
         }
         return Logging("pytorch", arguments, example, without={"serialization_format": "pickle"})

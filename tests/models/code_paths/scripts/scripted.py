@@ -98,8 +98,6 @@ class Scripted(PythonModel):
                 CHILDREN.append(subprocess.Popen(SLEEP))
             if value == config["nan_on"]:
                 return [float("nan")] * len(values)
-            if value == config["short_on"]:
-                return [0.0] * (len(values) + 1)
         centred = config["subtract_batch_mean"] and len(values) >= config["influence_from"]
         mean = sum(values) / len(values) if centred else 0.0
         return answer([config["scale"] * (value - mean) for value in values], config["answers"])
