@@ -1,6 +1,6 @@
 """One row of the iris pipeline through the gateway, a raw ASGI app, and the textbook app.
 
-``python -m tests.benchmarks [--seconds S] [--rounds N] [--json]``. Every contender is loaded in
+``python -m tests.benchmarks [--seconds S] [--rounds N]``. Every contender is loaded in
 turn, several times over, so that a machine that drifts drifts for all. Each ratio is the median of
 those of the rounds; the exit status is 1 if one is not met, or if any answer was not 200.
 """
@@ -27,7 +27,7 @@ import httpx
 from registry_sync.artifacts.description import describe
 from registry_sync.artifacts.store import Acceptance, ArtifactStore
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
-from tests.benchmarks.load import generator, load
+from tests.benchmarks.load import load
 from tests.models.catalogue import IrisPipeline
 from tests.servers import free_ports
 
@@ -49,16 +49,15 @@ class Ratio:
     """One thing that must hold: the gateway's figure over another contender's.
 
     Attributes:
-        least: The least that it may be; None: no bound.
-        most: It must stay below this; None: no bound.
+        bound: The least that it may be, or what it must stay below if ``is_below``.
     """
 
     what: str
     figure: str
     connections: int
     against: str
-    least: float | None = None
-    most: float | None = None
+    bound: float
+    is_below: bool = False
 
     def of(self, rows: Rows) -> float:
         """Return the median over the rounds."""
@@ -72,20 +71,18 @@ class Ratio:
         return float(statistics.median(ratios))
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` is within the bounds."""
-        return (self.least is None or value >= self.least) and (
-            self.most is None or value < self.most
-        )
+        """Whether ``value`` is within the bound."""
+        return value < self.bound if self.is_below else value >= self.bound
 
-    def bound(self) -> str:
+    def __str__(self) -> str:
         """Say the bound."""
-        return f"at least {self.least:g}" if self.least is not None else f"below {self.most:g}"
+        return f"{'below' if self.is_below else 'at least'} {self.bound:g}"
 
 
 RATIOS = (
-    Ratio("req/s, 64 connections, of raw ASGI", "per_second", 64, "raw ASGI", least=0.35),
-    Ratio("req/s, 64 connections, of textbook", "per_second", 64, "textbook", least=8),
-    Ratio("p50, 1 connection, of textbook", "p50_ms", 1, "textbook", most=1),
+    Ratio("req/s, 64 connections, of raw ASGI", "per_second", 64, "raw ASGI", 0.35),
+    Ratio("req/s, 64 connections, of textbook", "per_second", 64, "textbook", 8),
+    Ratio("p50, 1 connection, of textbook", "p50_ms", 1, "textbook", 1, is_below=True),
 )
 
 
@@ -95,20 +92,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each of the loads")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", choices=sorted(_PATHS), help="one contender; no ratios")
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     given = parser.parse_args()
     names = [given.only] if given.only else list(_PATHS)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         body = _start(ports, Path(folder), stack)
         rows = _measure(ports, body, given.seconds, given.rounds)
-    report: dict[str, Any] = {
-        "load": generator(),
-        "medians": _medians(rows, names),
-        "ratios": [] if given.only else _ratios(rows),
-    }
-    print(json.dumps(report, indent=1) if given.json else _table(report))
-    met = all(ratio["holds"] for ratio in report["ratios"])
+    ratios = [] if given.only else [(ratio, ratio.of(rows)) for ratio in RATIOS]
+    print(_table(rows, names, ratios))
+    met = all(ratio.holds(value) for ratio, value in ratios)
     return 0 if met and not any(row["bad"] for row in rows) else 1
 
 
@@ -149,48 +141,20 @@ def _measure(ports: dict[str, int], body: str, seconds: float, rounds: int) -> R
     return rows
 
 
-def _medians(rows: Rows, names: list[str]) -> Rows:
-    def median(name: str, connections: int, figure: str) -> float:
-        wanted = (name, connections)
-        found = [row[figure] for row in rows if (row["name"], row["connections"]) == wanted]
-        return float(statistics.median(found))
-
-    figures = ("per_second", "p50_ms", "p99_ms")
-    return [
-        {
-            "name": name,
-            "connections": connections,
-            **{figure: median(name, connections, figure) for figure in figures},
-        }
-        for connections in CONNECTIONS
-        for name in names
-    ]
-
-
-def _ratios(rows: Rows) -> Rows:
-    return [
-        {
-            "what": ratio.what,
-            "value": (value := ratio.of(rows)),
-            "bound": ratio.bound(),
-            "holds": ratio.holds(value),
-        }
-        for ratio in RATIOS
-    ]
-
-
-def _table(report: dict[str, Any]) -> str:
+def _table(rows: Rows, names: list[str], ratios: list[tuple[Ratio, float]]) -> str:
+    """Return the medians and the ratios for people."""
     lines = [f"{'':10}{'connections':>12}{'req/s':>10}{'p50 ms':>9}{'p99 ms':>9}"]
-    lines += [
-        f"{row['name']:10}{row['connections']:12}{row['per_second']:10.0f}{row['p50_ms']:9.2f}"
-        f"{row['p99_ms']:9.2f}"
-        for row in report["medians"]
-    ]
-    lines += [
-        f"{ratio['what']:38}{ratio['value']:8.2f}   {ratio['bound']}: "
-        f"{'met' if ratio['holds'] else 'NOT MET'}"
-        for ratio in report["ratios"]
-    ]
+    for connections in CONNECTIONS:
+        for name in names:
+            wanted = [r for r in rows if (r["name"], r["connections"]) == (name, connections)]
+            per_second, p50_ms, p99_ms = (
+                statistics.median(row[figure] for row in wanted)
+                for figure in ("per_second", "p50_ms", "p99_ms")
+            )
+            lines.append(f"{name:10}{connections:12}{per_second:10.0f}{p50_ms:9.2f}{p99_ms:9.2f}")
+    for ratio, value in ratios:
+        met = "met" if ratio.holds(value) else "NOT MET"
+        lines.append(f"{ratio.what:38}{value:8.2f}   {ratio}: {met}")
     return "\n".join(lines)
 
 

@@ -35,14 +35,9 @@ end
 """
 
 
-def generator() -> str:
-    """Name what makes the load here."""
-    return "wrk" if shutil.which("wrk") else "python"
-
-
 def load(port: int, path: str, body: str, connections: int, seconds: float) -> dict[str, Any]:
     """Load one address; return ``per_second``, ``p50_ms``, ``p99_ms`` and ``bad`` answers."""
-    if generator() == "wrk":
+    if shutil.which("wrk"):
         return _wrk(f"http://127.0.0.1:{port}{path}", body, connections, seconds)
     command = [
         *(sys.executable, "-m", "tests.benchmarks.load", str(port), path, body),

@@ -1,7 +1,7 @@
 """What a registry of many models costs a node: from an empty folder to all active, and after that.
 
 ``python -m tests.benchmarks.many_models [--models N] [--source s3|mlflow] [--load lazy|on_demand]
-[--called N] [--changes N] [--polls N] [--json]``. Seconds of the clock depend on the machine and on
+[--called N] [--changes N] [--polls N]``. Seconds of the clock depend on the machine and on
 what else it does; CPU seconds and bytes hardly do.
 """
 
@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -87,24 +87,6 @@ class Costs:
     uncalled_change_cpu_s: float | None = None
     uncalled_change_gateway_cpu_s: float | None = None
     uncalled_change_kilobytes: float | None = None
-
-
-class Bench(Protocol):
-    """A registry of many small models, each with one version and its alias there."""
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        ...
-
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """What a control plane needs in its environment."""
-        ...
-
-    def point(self, number: int, version: int) -> None:
-        """Move the alias of a model, to a version that is made for it if there is none."""
-        ...
 
 
 def name_of(number: int) -> str:
@@ -204,6 +186,10 @@ class Mlflow:
         """Take the models out of the registry."""
         for number in range(models):
             self._client.delete_registered_model(name_of(number))
+
+
+Bench = Bucket | Mlflow
+"""A registry of many small models, each with one version and its alias there."""
 
 
 def _of_its_own(files: Mapping[str, bytes], number: int, version: int) -> dict[str, bytes]:
@@ -499,7 +485,6 @@ def main() -> int:
     parser.add_argument("--called", type=int, default=CALLED)
     parser.add_argument("--changes", type=int, default=CHANGES)
     parser.add_argument("--polls", type=int, default=POLLS)
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     given = parser.parse_args()
     if given.load == "on_demand" and given.source == "s3":
         parser.error("a model's tags are MLflow's: use --source mlflow")
@@ -510,7 +495,7 @@ def main() -> int:
             costs = Costs(models, given.source, given.load)
             amounts = {"called": called, "changes": given.changes, "polls": given.polls}
             rows.append(measure(bench, costs, **amounts))
-        print(json.dumps(asdict(rows[-1])) if given.json else table(rows), flush=True)
+        print(table(rows), flush=True)
     return 0
 
 

@@ -39,8 +39,7 @@ class Answer:
 
     def __str__(self) -> str:
         """Return what a failure shows."""
-        text = self.text if len(self.text) <= _MOST_SHOWN else self.text[:_MOST_SHOWN] + "…"
-        return f"{self.status} {text}"
+        return f"{self.status} {_cut(self.text)}"
 
 
 def difference(
@@ -112,7 +111,7 @@ def _difference(ours: Any, theirs: Any, tolerance: float, place: str) -> str | N
     elif type(ours) is type(theirs) and not isinstance(ours, (dict, list)):
         return None if _equal(ours, theirs, tolerance) else f"{place}: {ours!r}, MLflow {theirs!r}"
     else:
-        return f"{place}: {_shown(ours)}, MLflow {_shown(theirs)}"
+        return f"{place}: {_cut(json.dumps(ours))}, MLflow {_cut(json.dumps(theirs))}"
     found = (_difference(one, other, tolerance, where) for where, one, other in pairs)
     return next((one for one in found if one is not None), None)
 
@@ -123,6 +122,5 @@ def _equal(ours: Any, theirs: Any, tolerance: float) -> bool:
     return bool(ours == theirs)
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
+def _cut(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"

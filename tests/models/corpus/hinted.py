@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tests.models.corpus import bodies
-from tests.models.corpus.cases import Case, Document, Logging
+from tests.models.corpus.cases import Case, Document, Logging, inferred
 from tests.models.corpus.python_models import scripted
 
 _MESSAGES: list[dict[str, Any]] = [
@@ -67,18 +68,13 @@ def _logged(name: str, example: Any, **more: Any) -> Logging:
 
 
 def _on_frame() -> Logging:
-    from mlflow.models import infer_signature
-
     frame = pd.DataFrame({"x": [1.5, 2.5]})
-    return _logged("Frame", frame, signature=infer_signature(frame, frame))
+    return _logged("Frame", frame, signature=inferred(frame, frame))
 
 
 def _on_matrix() -> Logging:
-    import numpy as np
-    from mlflow.models import infer_signature
-
     matrix = np.array([[1.5], [2.5]])
-    return _logged("Matrix", matrix, signature=infer_signature(matrix, matrix))
+    return _logged("Matrix", matrix, signature=inferred(matrix, matrix))
 
 
 def _from_list() -> Logging:

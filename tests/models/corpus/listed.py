@@ -15,6 +15,7 @@ from tests.models.corpus.cases import (
 )
 
 _WITH, _WITHOUT = (WITH_EXAMPLE,), (WITHOUT_EXAMPLE,)
+_BOTH = (WITH_EXAMPLE, WITHOUT_EXAMPLE)
 
 
 def _with_example(difference: Difference) -> Difference:
@@ -259,13 +260,9 @@ LISTED: Mapping[str, Differences] = {
     },
     "frame-with-labels": {"[[1, 2], [3, 4]]": because.ONLY_PANDAS},
     "numbers-no-signature": {"64 bits, two": because.WHOLE},
-    "tensor-strings": dict.fromkeys(
-        ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
-        because.TENSOR_ROWS,
-    ),
-    "tensor-images": dict.fromkeys(
-        ("dataframe_split", "dataframe_split, no columns", "dataframe_records"),
-        because.TENSOR_ROWS,
+    **dict.fromkeys(
+        ("tensor-strings", "tensor-images"),
+        dict.fromkeys((*_FRAMES, "dataframe_split, no columns"), because.TENSOR_ROWS),
     ),
     "tensor-one-name": {"inputs, records": because.TENSOR_ROWS},
     "tensors": {"inputs, records": _like(because.TENSOR_ROWS, "inputs, by name")},
@@ -274,14 +271,10 @@ LISTED: Mapping[str, Differences] = {
         for case in ("params", "params-in-example")
     },
     "answers": {
-        "array of datetimes": because.DATES_OUT,
-        "index": because.SPELLS,
-        "object of frames": because.SPELLS,
-        "NaN": because.NOT_FINITE,
-        "NaN in an array": because.NOT_FINITE,
-        "NaN in a frame": because.NOT_FINITE,
-        "infinity": because.NOT_FINITE,
-        **dict.fromkeys((*_NO_SPELLING, "raises", "raises on one"), because.RAISES),
+        **{
+            way: replace(found[-1], versions=(*_WITH, *_WITHOUT)) for way, found in _ANSWERS.items()
+        },
+        "raises on one": because.RAISES,
     },
     "answers-raises-on-one": dict.fromkeys(_ASKED[:2], because.RAISES),
     **{

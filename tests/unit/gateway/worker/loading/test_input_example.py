@@ -54,26 +54,29 @@ def only_short(inputs):
 
 
 @pytest.mark.parametrize(
-    ("call", "mode", "reason"),
+    ("call", "answers", "reason"),
     [
-        (lambda inputs: 2 * x(inputs), "joined", ""),
-        (lambda inputs: (2 * x(inputs)).tolist(), "joined", ""),
-        (lambda inputs: [str(value) for value in x(inputs)], "joined", ""),
-        (lambda inputs: pd.DataFrame({"y": x(inputs)}), "joined", ""),
-        (lambda inputs: pd.Series(x(inputs)), "joined", ""),
-        (lambda inputs: x(inputs) - x(inputs).mean(), "alone", "influence"),
-        (lambda inputs: np.cumsum(x(inputs)), "alone", "influence"),
-        (lambda inputs: np.full(inputs.rows, inputs.rows), "alone", "influence"),
-        (lambda inputs: {"all": x(inputs).tolist()}, "alone", "one per row"),
-        (lambda _inputs: "one answer", "alone", "one per row"),
-        (only_short, "alone", "cannot be predicted"),
+        (lambda i: 2 * x(i), "per_row", None),
+        (lambda i: (2 * x(i)).tolist(), "per_row", None),
+        (lambda i: [str(value) for value in x(i)], "per_row", None),
+        (lambda i: pd.DataFrame({"y": x(i)}), "per_row", None),
+        (lambda i: pd.Series(x(i)), "per_row", None),
+        (lambda i: x(i) - x(i).mean(), "per_row", "influence"),
+        (lambda i: np.cumsum(x(i)), "per_row", "influence"),
+        (lambda i: np.full(i.rows, i.rows), "per_row", "influence"),
+        (lambda i: {"all": x(i).tolist()}, "whole", "one per row"),
+        (lambda _: "one answer", "whole", "one per row"),
+        (lambda i: x(i)[:2], "whole", "one per row"),
+        (lambda i: x(i)[x(i) < 3], "whole", "one per row"),
+        (only_short, "unknown", "cannot be predicted"),
     ],
 )
-def test_only_rows_that_do_not_influence_each_other_are_joined(call, mode, reason):
-    result = prove([call], perturbation.vary(numbers(1.0, 2.0)))
-    assert result.batching == mode, result
-    assert reason in result.batching_reason
-    assert result.joined_rows == (6 if mode == "joined" else 1)
+def test_only_rows_that_do_not_influence_each_other_are_joined(call, answers, reason):
+    example = numbers(1.0, 2.0)
+    result = prove([call], perturbation.vary(example), perturbation.vary_far(example, whole=False))
+    assert (result.answers, result.batching) == (answers, "alone" if reason else "joined"), result
+    assert (reason or "") in result.batching_reason
+    assert result.joined_rows == (1 if reason else 6)
 
 
 def labels(numbers):

@@ -1,8 +1,8 @@
 import errno
 import hashlib
-import io
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -90,16 +90,11 @@ def fails_to_open(patch, number):
 
 
 def fails_to_read(patch, number):
-    class File(io.RawIOBase):
-        def readinto(self, _):
-            raise OSError(number, os.strerror(number))
-
-        def readable(self):
-            return True
-
     def opened(descriptor, *_, **__):
         os.close(descriptor)
-        return File()
+        file = mock.MagicMock()
+        file.__enter__.return_value.read.side_effect = OSError(number, os.strerror(number))
+        return file
 
     patch.setattr("builtins.open", opened)
 
@@ -112,20 +107,11 @@ def fails_to_scan(patch, number):
 
 
 def fails_to_look(patch, number):
-    class Entry:
-        name = path = "MLmodel"
-
-        def stat(self, **_):
-            raise OSError(number, os.strerror(number))
-
-    class Scan(list[Entry]):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    patch.setattr(os, "scandir", lambda _: Scan([Entry()]))
+    entry = mock.Mock(path="MLmodel")
+    entry.name, entry.stat.side_effect = "MLmodel", OSError(number, os.strerror(number))
+    scan = mock.MagicMock()
+    scan.__enter__.return_value = [entry]
+    patch.setattr(os, "scandir", lambda _: scan)
 
 
 def fails_to_read_the_manifest(patch, number):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.worker.loading import perturbation
 from gateway.worker.loading.proofs import joining
-from gateway.worker.loading.proofs.proof import JOINED, PER_ROW, UNKNOWN, WHOLE, Proof
+from gateway.worker.loading.proofs.proof import JOINED, Proof
 from gateway.worker.rows.inputs import COLUMNS, Inputs
 from tests.fakes.asked import ask_all
 
@@ -147,27 +147,6 @@ def test_picked_rows_are_the_same_every_time_and_few_are_far_off() -> None:
 def test_a_row_is_as_large_as_its_arrays_or_its_body(arrays: int, body: int, size: int) -> None:
     example = Inputs(COLUMNS, {"x": np.zeros(arrays, dtype="uint8")}, 2)
     assert joining.row_bytes(example, body) == size
-
-
-@pytest.mark.parametrize(
-    ("call", "answers"),
-    [
-        (doubling, PER_ROW),
-        (lambda i: np.cumsum(i.arrays["x"]), PER_ROW),
-        (lambda i: doubling(i)[:2], WHOLE),
-        (lambda i: float(i.arrays["x"].sum()), WHOLE),
-        (lambda i: doubling(i)[i.arrays["x"] < 3], WHOLE),
-        (lambda i: doubling(i) if i.rows < 3 else doubling(i)[:1], WHOLE),
-        (lambda i: doubling(i) if i.rows < 3 else 1 / 0, UNKNOWN),
-    ],
-    ids=["each", "each, of all", "best two", "sum", "some", "fewer", "raises"],
-)
-def test_answers_are_one_per_row_or_whole(call: Any, answers: str) -> None:
-    far = perturbation.vary_far(EXAMPLE, whole=False)
-    proof = Proof()
-    ask_all(joining.prove([call], perturbation.vary(EXAMPLE), far, call(EXAMPLE), proof))
-    assert proof.answers == answers, proof
-    assert (proof.batching == JOINED) is (call is doubling)
 
 
 @pytest.mark.parametrize(
