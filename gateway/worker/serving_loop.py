@@ -241,9 +241,10 @@ class ServingLoop:
                 prediction = self._model.predict(
                     inputs, probabilities=batch[0].request.probabilities
                 )
-                if not prediction.divisible and len(batch) == 1:
+                divisible = prediction.divisible
+                if not divisible and len(batch) == 1:
                     self._answers_whole(batch[0], prediction)
-                if prediction.divisible or len(batch) == 1:
+                if divisible or len(batch) == 1:
                     return self._split(batch, prediction, now)
             except RequestRefusedError as refusal:
                 failed = _failed(refusal, begun=True)

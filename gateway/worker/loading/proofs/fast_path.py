@@ -32,7 +32,7 @@ def choose(
     *,
     further: Sequence[Inputs] = (),
 ) -> Asking[tuple[Call | None, str]]:
-    """Return the fast path, or None, and the reason: it must answer exactly like the pyfunc.
+    """Return a path that answers all ``proofs`` exactly like the pyfunc, or None; and why.
 
     The probabilities and scores of a scikit-learn estimator must be equal too, rounding excepted:
     they reveal differences that do not change a label. Some answers must differ from each other,
@@ -90,9 +90,9 @@ def _taken(direct: Call, pyfunc_call: Call, loader: str) -> Call:
 def choose_probabilities(
     pyfunc: Any, function: Callable[[Any], Any], proofs: Sequence[Inputs]
 ) -> Asking[bool]:
-    """Return whether an estimator's ``predict_proba`` answers ``proofs`` on arrays exactly so.
+    """Return whether ``predict_proba`` on arrays answers ``proofs`` exactly the same.
 
-    Without any proofs a DataFrame is used.
+    Without any proofs it is given DataFrames.
     """
     on_arrays = _on_arrays(function, scikit_learn.feature_names(pyfunc))
     try:

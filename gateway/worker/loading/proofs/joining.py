@@ -227,7 +227,7 @@ def _unanswered(answer: Answer, rows: int) -> str | None:
 def pick(rows: int, known: int, total: int) -> list[int]:
     """Return ``rows`` rows of ``total``: known ones at random, and some far ones; deterministic.
 
-    The ``known`` rows come first in all.
+    The first ``known`` rows are known.
     """
     import numpy as np
 

@@ -134,7 +134,7 @@ def _text(reason: str) -> str:
 
 
 def longest_call_s(budget_s: float, timeout_s: float) -> float:
-    """Return the seconds that one background call may take, by the budget of a warm-up."""
+    """Return the seconds that one background call may take, by the warm-up's budget."""
     return LONGEST_CALL * min(budget_s, timeout_s)
 
 
