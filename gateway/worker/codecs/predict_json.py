@@ -8,13 +8,15 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.worker.codecs import shapes, strict_json
-from gateway.worker.codecs.strict_json import InvalidJsonError, NotFiniteError
+from gateway.worker.codecs.strict_json import MAX_DEPTH, InvalidJsonError, NotFiniteError
 from gateway.worker.errors import RequestRefusedError, invalid, model_error
 from gateway.worker.rows import signature as rules
 from gateway.worker.rows.plain_rows import Rows
 from gateway.worker.rows.signature import Signature
 
 CONTENT_TYPE = "application/json"
+_LONG_BYTES = 64 * 1024
+"""A longer body is refused by its depth alone, if it is deeper than the model's input can be."""
 
 
 @lru_cache(maxsize=64)  # callers of one model send the same, again and again
@@ -40,7 +42,8 @@ def decode(body: bytes, signature: Signature) -> Rows:
         RequestRefusedError: ``invalid_input``, with row and field where there is one.
     """
     try:
-        document = strict_json.loads(body)
+        levels = signature.levels if len(body) > _LONG_BYTES else MAX_DEPTH
+        document = strict_json.loads(body, levels)
     except InvalidJsonError as error:
         raise invalid(str(error)) from error
     if type(document) is not dict:

@@ -12,11 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import chain
+import re
 from typing import Any
 
 MAX_DEPTH = 64
-_CONTAINERS = frozenset({list, dict})
+# The pattern matches an unfinished string up to the end of the body. Otherwise the search would
+# start again at every quotation mark in it, and a short body would take minutes.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_NOT_BRACKETS_OR_QUOTES = bytes(byte for byte in _NOT_BRACKETS if byte != ord('"'))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_SHORT_BYTES = 4 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 class InvalidJsonError(ValueError):
@@ -35,21 +42,19 @@ class NotFiniteError(InvalidJsonError):
         self.row = row
 
 
-def loads(body: bytes) -> Any:
-    """Return the value of ``body``.
+def loads(body: bytes, levels: int = MAX_DEPTH) -> Any:
+    """Return the value of ``body``, which may have at most ``levels`` levels.
 
     Raises:
         InvalidJsonError: The body breaks the contract.
     """
     import orjson
 
+    check_depth(body, levels)
     try:
-        value = orjson.loads(body)  # which itself ends at 1,024 levels
+        return orjson.loads(body)
     except ValueError as error:
         raise InvalidJsonError("the body is not JSON") from error
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _refuse_deep(value)
-    return value
 
 
 def dumps(value: Any) -> bytes:
@@ -94,18 +99,60 @@ def repair_example(text: bytes) -> bytes:
     return dumps(value)
 
 
-def _refuse_deep(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        held = [
-            item.values() if type(item) is dict else item
-            for item in level
-            if type(item) in _CONTAINERS
-        ]
-        level = list(chain.from_iterable(held))
-        if _CONTAINERS.isdisjoint(map(type, level)):
-            return
-    raise InvalidJsonError(f"the body is nested more than {MAX_DEPTH} levels deep")
+def check_depth(body: bytes, levels: int = MAX_DEPTH) -> None:
+    """Refuse a body with more than ``levels`` levels before it is parsed.
+
+    Raises:
+        InvalidJsonError: It has more levels.
+    """
+    if len(body) <= _CHUNK_BYTES and body.count(b"[") + body.count(b"{") <= levels:
+        return
+    deepest_of = _deepest_of_short if len(body) <= _SHORT_BYTES else _deepest_of_long
+    if deepest_of(body, levels) > levels:
+        raise InvalidJsonError(f"the body is nested more than {levels} levels deep, or not JSON")
+
+
+def _deepest_of_short(body: bytes, levels: int) -> int:
+    """Return ``levels``, or more if a short body is deeper or its brackets are not balanced.
+
+    Each pass removes the innermost pairs of brackets. The brackets that remain are too many.
+    """
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, delete=_NOT_BRACKETS)
+    for _ in range(levels):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    return levels + len(brackets)
+
+
+def _deepest_of_long(body: bytes, levels: int) -> int:
+    """Return the depth of a long body; stop reading where it exceeds ``levels``.
+
+    The time depends on the size alone: 16 MiB take a tenth of a second. A body that closes more
+    brackets than it opens counts as too deep.
+    """
+    import numpy as np
+
+    depth, quoted, cut, deepest = 0, 0, b"", 0
+    for start in range(0, len(body), _CHUNK_BYTES):
+        part = cut + body[start : start + _CHUNK_BYTES]
+        # An odd number of backslashes at the end: the chunk ends within an escape.
+        cut = b"\\" if (len(part) - len(part.rstrip(b"\\"))) % 2 else b""
+        part = part[: len(part) - len(cut)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        kept = part.translate(_ONE_KIND, delete=_NOT_BRACKETS_OR_QUOTES)
+        marks = np.frombuffer(kept, np.uint8)
+        if quoted or b'"' in kept:
+            is_quote = marks == ord('"')
+            inside = (np.cumsum(is_quote, dtype=np.uint8) + quoted) & 1
+            quoted = int(inside[-1]) if inside.size else quoted
+            marks = marks[(inside == 0) & ~is_quote]
+        if marks.size:
+            heights = np.cumsum(ord("\\") - marks.astype(np.int8), dtype=np.int32) + depth
+            depth, deepest = int(heights[-1]), max(deepest, int(heights.max()))
+            if deepest > levels or int(heights.min()) < 0:
+                return max(deepest, levels + 1)
+    return deepest
 
 
 def _dumps_beyond_64_bits(value: Any) -> bytes:

@@ -16,6 +16,7 @@ from gateway.worker.errors import MAX_DETAILS, MOST_OF_A_NAME
 from gateway.worker.rows import columns
 
 HOLDERS = frozenset({"array", "object", "map", "any"})
+_ENDLESS = 1000
 _NULLABLE_ITEMS = frozenset({"double", "float"})
 """Null among items of these is NaN; MLflow makes words and truth values of others."""
 
@@ -38,6 +39,14 @@ class Type:
     held: Type | None = None
     properties: Mapping[str, Type] = field(default_factory=dict)
     required: bool = True
+
+
+def levels_of(type_: Type) -> int:
+    """Return how many levels a value of a type can have; of ``any``, more than a body may."""
+    if type_.kind == "any":
+        return _ENDLESS
+    held = [type_.held] if type_.held else [*type_.properties.values()]
+    return 1 + max(map(levels_of, held)) if held else int(type_.kind in HOLDERS)
 
 
 def parse(spec: Mapping[str, Any]) -> Type:

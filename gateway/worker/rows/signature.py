@@ -17,6 +17,9 @@ from gateway.worker.rows.inputs import TENSOR_NAME, Form
 from gateway.worker.rows.plain_rows import PlainLayout
 
 _ONE_RECORD = frozenset({"array", "object"})
+_MOST_LEVELS = 64
+_LEVELS_AROUND = 8
+"""Of a body around a cell: the object, its member, rows, a row; and as many for what is dropped."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,18 @@ class Signature:
     def enforced(self) -> bool:
         """Whether there is anything to validate against."""
         return bool(self.columns or self.tensors or self.value)
+
+    @cached_property
+    def levels(self) -> int:
+        """How many levels a body can have that fits, and some more for members that are dropped."""
+        if not self.enforced:
+            return _MOST_LEVELS
+        held = [column.holder for column in self.columns if column.holder] + [
+            param.holder for param in self.params if param.holder
+        ]
+        deepest = max((nested.levels_of(one) for one in (*held, self.value) if one), default=0)
+        ranks = max((len(tensor.shape) for tensor in self.tensors), default=0)
+        return min(_MOST_LEVELS, _LEVELS_AROUND + max(deepest, ranks))
 
     @cached_property
     def plain(self) -> PlainLayout | None:

@@ -1,6 +1,8 @@
 import contextlib
 import json
 import math
+import time
+import timeit
 from typing import Any
 
 import pytest
@@ -125,6 +127,55 @@ def test_whole_numbers_beyond_64_bits_are_written():
     assert strict_json.dumps([2**70, 1]) == strict_json.dumps_with_nulls([2**70, 1]) == written
 
 
+near_json = st.text('[]{}",:0123456789.-eE\\u\\dabNn ', max_size=40).map(str.encode)
+
+
+def _by_the_standard_library(body: bytes) -> Any:
+    """Read ``body`` under the contract without ``orjson``; raise ValueError if it breaks it."""
+
+    def refuse(_: str) -> None:
+        raise ValueError
+
+    def finite(text: str) -> float:
+        if math.isfinite(value := float(text)):
+            return value
+        raise ValueError
+
+    def whole(text: str) -> float:
+        exact = int(text) if len(text) <= 20 else 2**64
+        return exact if -(2**63) <= exact < 2**64 else finite(text)
+
+    value = json.loads(body.decode(), parse_constant=refuse, parse_float=finite, parse_int=whole)
+    json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is a ValueError here
+    return value
+
+
+@given(st.binary(max_size=60) | near_json)
+def test_bytes_are_read_or_refused_as_by_the_standard_library(body):
+    results = []
+    for loads in (strict_json.loads, _by_the_standard_library):
+        try:
+            results.append(repr(loads(body)))
+        except ValueError:
+            results.append("refused")
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"', b"\\\\", b'[{"a'])
+def test_a_string_without_an_end_takes_no_longer_than_one_with_an_end(piece):
+    opening = b"[" * (MAX_DEPTH + 1) + b'"'
+    size = 100_000 // len(piece)
+
+    def seconds(body):
+        began = time.process_time()
+        with pytest.raises(InvalidJsonError):
+            strict_json.loads(body)
+        return time.process_time() - began
+
+    plain = min(seconds(opening + b"x" * 100_000 + b'"') for _ in range(3))
+    assert seconds(opening + piece * size) < 1000 * plain + 1
+
+
 def test_an_example_has_null_where_mlflow_writes_nan():
     repaired = strict_json.repair_example(b'{"data": [[0.5, NaN]]}')
     assert json.loads(repaired) == {"data": [[0.5, None]]}
@@ -151,10 +202,38 @@ def _levels_in(value):
     return 0 if held is None else 1 + max(map(_levels_in, held), default=0)
 
 
-@given(_NESTED, st.integers(1, 8))
-def test_a_value_has_as_many_levels_as_are_allowed(value, levels):
+@given(_NESTED, st.integers(1, 8), st.integers(1, 70), st.booleans())
+def test_the_depth_that_is_scanned_is_the_depth_that_there_is(value, levels, chunk_bytes, is_long):
     body, deep = json.dumps(value).encode(), _levels_in(value) > levels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strict_json, "MAX_DEPTH", levels)
+        patch.setattr(strict_json, "_CHUNK_BYTES", chunk_bytes)
+        patch.setattr(strict_json, "_SHORT_BYTES", -1 if is_long else len(body))
         with pytest.raises(InvalidJsonError) if deep else contextlib.nullcontext():
+            strict_json.check_depth(body, levels)
+
+
+_MANY = 4_000_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * _MANY,
+        b"[" * (_MANY // 2) + b"]" * (_MANY // 2),
+        (b"[" * 66 + b"]" * 66) * (_MANY // 132),
+        b'{"a":' * (_MANY // 5),
+        b"]" * _MANY,
+        b'["' + b'\\"' * 100_000 + b'",' + b"[" * _MANY,
+    ],
+    ids=["opened", "balanced", "columns", "objects", "closed", "after a string"],
+)
+def test_too_deep_body_is_refused_cheaply(body):
+    """A ratio within one run: numbers of as many bytes are read by the fastest decoder there is."""
+    numbers = b"[" + b"1," * (_MANY // 2) + b"1]"
+    reading_s = min(timeit.repeat(lambda: strict_json.loads(numbers), number=1, repeat=3))
+
+    def refuse():
+        with pytest.raises(InvalidJsonError):
             strict_json.loads(body)
+
+    assert min(timeit.repeat(refuse, number=1, repeat=5)) < reading_s / 5
