@@ -2,18 +2,18 @@
 
 HTTP on a Unix socket, JSON both ways:
 
-=================================  =======================  ====================================
-request                            body                     answer
-=================================  =======================  ====================================
-``PUT /catalogue``                 `Catalogue`              200 `CatalogueAck`; 409 stale epoch
-``PUT /catalogue/models/{name}``   `ModelChange`            200 `CatalogueAck`; 409 stale epoch
-``POST /catalogue/unchanged``      `UnchangedCatalogue`     200 `CatalogueAck`; 409 stale epoch
-``POST /stage``                    `StageRequest`           202 `StageAck`; the result is an event
-``POST /activate``                 `ActivateRequest`        200 `ActivateAck`; 409 `Nack`
-``POST /retire``                   `RetireRequest`          200 `RetireAck`; 409 `Nack`
-``POST /allow``                    `AllowRequest`         200 `AllowAck`; 409 `Nack`
+==================================  =======================  ==============================
+request                             body                     answer
+==================================  =======================  ==============================
+``PUT /catalogue``                  `Catalogue`              200 `Ack`
+``PUT /catalogue/models/{name}``    `ModelChange`            200 `Ack`
+``POST /catalogue/unchanged``       `UnchangedCatalogue`     200 `Ack`
+``POST /stage``                     `StageRequest`           202 `Ack`; the result is an event
+``POST /activate``                  `ActivateRequest`        200 `Ack`
+``POST /retire``                    `RetireRequest`          200 `Ack`
+``POST /allow``                     `AllowRequest`           200 `Ack`
 ``GET /observe?after=seq&of=boot``  long poll, at most 25 s  200 `NodeState`
-=================================  =======================  ====================================
+==================================  =======================  ==============================
 
 Every refusal has a `Nack` as its body. ``observe?after=n`` also acknowledges every event up to n;
 events that were not acknowledged are repeated. With ``of``, the boot id of the state that n came
@@ -33,7 +33,6 @@ from gateway.contract.body import (
 )
 from gateway.contract.catalogue import (
     Catalogue as Catalogue,
-    CatalogueAck as CatalogueAck,
     CatalogueModel as CatalogueModel,
     CatalogueVersion as CatalogueVersion,
     Environment as Environment,
@@ -44,16 +43,13 @@ from gateway.contract.catalogue import (
 )
 from gateway.contract.changes import (
     PERMANENT_STAGE_FAILURES as PERMANENT_STAGE_FAILURES,
-    ActivateAck as ActivateAck,
+    Ack as Ack,
     ActivateRequest as ActivateRequest,
     AliasTarget as AliasTarget,
-    AllowAck as AllowAck,
     AllowRequest as AllowRequest,
     Nack as Nack,
     NackCode as NackCode,
-    RetireAck as RetireAck,
     RetireRequest as RetireRequest,
-    StageAck as StageAck,
     StageFailure as StageFailure,
     StageOutcome as StageOutcome,
     StageRequest as StageRequest,
@@ -75,7 +71,6 @@ from gateway.contract.references import (
     AliasRef as AliasRef,
     ArtifactRef as ArtifactRef,
     InvalidReferenceError as InvalidReferenceError,
-    ModelVersion as ModelVersion,
     Selector as Selector,
     SelectorKind as SelectorKind,
     digest_hex as digest_hex,

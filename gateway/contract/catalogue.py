@@ -148,8 +148,7 @@ class Catalogue(Body):
         epoch: Grows with every snapshot of one writer; an older one is refused.
         listed_at: Epoch seconds of the registry's answer behind this snapshot; None: never yet.
         source_error: Why the registry could not be listed last time; None: it could.
-        complete: Whether the registry was listed, now or before. An older gateway takes every
-            catalogue for complete: see `NodeState.partial_catalogues`.
+        complete: Whether the registry was listed, now or before.
     """
 
     contract_version: int = CONTRACT_VERSION
@@ -186,9 +185,3 @@ class UnchangedCatalogue(Body):
     epoch: int
     listed_at: float | None = None
     source_error: str | None = None
-
-
-class CatalogueAck(Body):
-    """The catalogue was taken."""
-
-    generation: int

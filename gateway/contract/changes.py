@@ -1,4 +1,4 @@
-"""Changes of a node: stage, activate, retire and allow, each with its ack, and the nack."""
+"""Changes of a node: stage, activate, retire and allow; and their answers, the ack and the nack."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ class StageRequest(ArtifactBody):
     keep: bool = True
 
 
-class StageAck(Body):
-    """The stage is under way or done; its outcome comes, or came, as an event."""
-
-    stage_id: str
-
-
 class AliasTarget(Body):
     """What an alias points at; without a version: nothing."""
 
@@ -43,30 +37,20 @@ class ActivateRequest(AliasBody, ArtifactBody):
     """Point an alias at a version.
 
     Attributes:
-        if_generation: Refused with ``generation_mismatch`` unless the table has this generation;
-            not asked where ``if_active`` is given, which an older gateway does not know.
         if_active: Refused with ``generation_mismatch`` unless the alias points there: other aliases
-            may move meanwhile. None: ``if_generation`` says it.
+            may move meanwhile.
         stage_id: The stage that proved this version; required unless it is resident or was staged
             by this gateway before.
         asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
     """
 
-    if_generation: int
-    if_active: AliasTarget | None = None
+    if_active: AliasTarget
     stage_id: str | None = None
     asked_by: str = "poll"
 
 
-class ActivateAck(Body):
-    """The alias has moved, and the table is on disk. ``previous`` is the version it left."""
-
-    generation: int
-    previous: PositiveInt | None = None
-
-
 class RetireRequest(Body):
-    """Take an alias away, end and forget a version, or spare a standby no longer.
+    """Take an alias away, or spare a standby no longer.
 
     Attributes:
         stage_id: The standby that nobody is going to activate: it becomes an ordinary member of the
@@ -75,15 +59,7 @@ class RetireRequest(Body):
 
     model: ModelName
     alias: Alias | None = None
-    version: PositiveInt | None = None
     stage_id: str | None = None
-    if_generation: int | None = None
-
-
-class RetireAck(Body):
-    """It is gone."""
-
-    generation: int
 
 
 NackCode = Literal[
@@ -163,7 +139,11 @@ class AllowRequest(AliasBody):
     digest: Digest
 
 
-class AllowAck(Body):
-    """The alias may take the bytes again; that is on disk."""
+class Ack(Body):
+    """The request was met, or was met before. What it changed of the route table is on disk.
+
+    Attributes:
+        generation: The table's generation now; an alias that moved did so with this one.
+    """
 
     generation: int

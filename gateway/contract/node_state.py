@@ -156,9 +156,6 @@ class NodeState(Body):
             once. Empty from an older gateway.
         libraries: A mark of what is installed for its shared workers: another one, after a start
             with other libraries. None from an older gateway.
-        partial_catalogues: Whether it understands `Catalogue.complete`. False from an older
-            gateway, for which what a catalogue leaves out is gone.
-        model_changes: Whether it takes a `ModelChange`. False from an older gateway.
     """
 
     node_id: str
@@ -179,6 +176,4 @@ class NodeState(Body):
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)
     libraries: str | None = None
-    partial_catalogues: bool = False
-    model_changes: bool = False
     events: list[Event] = Field(default_factory=list)

@@ -47,11 +47,6 @@ class Selector:
     kind: SelectorKind
     text: str
 
-    @classmethod
-    def of_version(cls, version: int) -> Selector:
-        """Return the selector that means this number."""
-        return cls(SelectorKind.VERSION, str(version))
-
     @property
     def version(self) -> int:
         """The version number; only for ``SelectorKind.VERSION``."""
@@ -60,18 +55,6 @@ class Selector:
     def __str__(self) -> str:
         """Return the spelling used in paths: ``3`` or ``@champion``."""
         return self.text if self.kind is SelectorKind.VERSION else f"@{self.text}"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ModelVersion:
-    """One numbered, immutable version of one registered model."""
-
-    model: str
-    version: int
-
-    def __str__(self) -> str:
-        """Return ``model/version``, for logs and messages."""
-        return f"{self.model}/{self.version}"
 
 
 def parse_model_name(text: str) -> str:

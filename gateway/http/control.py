@@ -5,15 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from gateway.contract import (
-    ActivateAck,
+    Ack,
     ActivateRequest,
-    AllowAck,
     AllowRequest,
-    CatalogueAck,
     NodeState,
-    RetireAck,
     RetireRequest,
-    StageAck,
     StageRequest,
     UnchangedCatalogue,
 )
@@ -25,7 +21,7 @@ router = APIRouter()
 
 
 @router.put("/catalogue")
-async def put_catalogue(request: Request) -> CatalogueAck:
+async def put_catalogue(request: Request) -> Ack:
     """Take a whole `Catalogue`, which may be megabytes."""
     document = await request.body()
     catalogue = await read_catalogue(document)
@@ -33,7 +29,7 @@ async def put_catalogue(request: Request) -> CatalogueAck:
 
 
 @router.put("/catalogue/models/{name:path}")
-async def put_model(request: Request, name: str) -> CatalogueAck:
+async def put_model(request: Request, name: str) -> Ack:
     """Take a `ModelChange`, which may have thousands of versions."""
     document = (await request.body()).replace(b"\n", b" ")  # one line; in JSON it is only space
     change = await read_model_change(document)
@@ -43,31 +39,31 @@ async def put_model(request: Request, name: str) -> CatalogueAck:
 
 
 @router.post("/catalogue/unchanged")
-async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> CatalogueAck:
+async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> Ack:
     """Take the time of a listing that has not changed."""
     return await services_of(request).rollout.catalogue.confirm(body)
 
 
 @router.post("/stage", status_code=202)
-async def stage(request: Request, body: StageRequest) -> StageAck:
+async def stage(request: Request, body: StageRequest) -> Ack:
     """Start a standby; its outcome comes through ``observe``."""
     return services_of(request).rollout.standbys.start(body)
 
 
 @router.post("/activate")
-async def activate(request: Request, body: ActivateRequest) -> ActivateAck:
+async def activate(request: Request, body: ActivateRequest) -> Ack:
     """Point an alias at a staged version."""
     return await services_of(request).rollout.activate(body)
 
 
 @router.post("/retire")
-async def retire(request: Request, body: RetireRequest) -> RetireAck:
-    """Remove an alias, or drain a version."""
+async def retire(request: Request, body: RetireRequest) -> Ack:
+    """Remove an alias or a standby."""
     return await services_of(request).rollout.retire(body)
 
 
 @router.post("/allow")
-async def allow(request: Request, body: AllowRequest) -> AllowAck:
+async def allow(request: Request, body: AllowRequest) -> Ack:
     """Let an alias take bytes again that an automatic rollback refused it."""
     return await services_of(request).rollout.allow(body)
 

@@ -8,10 +8,10 @@ from collections.abc import Collection
 
 from gateway.contract import (
     CONTRACT_VERSION,
+    Ack,
     AliasRef,
     ArtifactRef,
     Catalogue,
-    CatalogueAck,
     CatalogueModel,
     ModelChange,
     UnchangedCatalogue,
@@ -41,7 +41,7 @@ class CatalogueChanges:
         self._lock = lock
         self._revision = 0
 
-    async def take(self, catalogue: Catalogue, document: bytes) -> CatalogueAck:
+    async def take(self, catalogue: Catalogue, document: bytes) -> Ack:
         """Take a snapshot of the registry. No version that serves comes or goes by it.
 
         ``document`` is the catalogue as it came, and goes to disk as it is: to encode thousands of
@@ -76,9 +76,9 @@ class CatalogueChanges:
             self._renew_mended_copies(before)
         self._residents.rebalance()
         await self._forget_unlisted()
-        return CatalogueAck(generation=self._node.table.generation)
+        return Ack(generation=self._node.table.generation)
 
-    async def take_model(self, change: ModelChange, document: bytes) -> CatalogueAck:
+    async def take_model(self, change: ModelChange, document: bytes) -> Ack:
         """Take the change of one model since the present snapshot.
 
         ``document`` is the change as it came, in one line.
@@ -91,7 +91,7 @@ class CatalogueChanges:
             node = self._node
             self._check_epoch(change.writer, change.epoch)
             if change.revision <= self._revision:
-                return CatalogueAck(generation=node.table.generation)
+                return Ack(generation=node.table.generation)
             if await asyncio.to_thread(self._table_file.are_model_changes_long):
                 raise RolloutRefusedError("stale_epoch", "the changes take too much of the disk")
             complete = node.table.catalogue is None or node.table.catalogue.complete
@@ -105,9 +105,9 @@ class CatalogueChanges:
         self._residents.rebalance()
         if change.model is None or _has_fewer(before, change.model):
             await self._forget_unlisted()
-        return CatalogueAck(generation=self._node.table.generation)
+        return Ack(generation=self._node.table.generation)
 
-    async def confirm(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+    async def confirm(self, unchanged: UnchangedCatalogue) -> Ack:
         """Note that the registry lists the same as before. Not written to disk.
 
         Raises:
@@ -119,7 +119,7 @@ class CatalogueChanges:
             self._check_epoch(unchanged.writer, unchanged.epoch)
             table = node.table.with_listing(unchanged.listed_at, unchanged.source_error)
             node.replace(table, (), news=False, models=())
-        return CatalogueAck(generation=self._node.table.generation)
+        return Ack(generation=self._node.table.generation)
 
     def _check_epoch(self, writer: str, epoch: int) -> None:
         node = self._node

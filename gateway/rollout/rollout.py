@@ -13,18 +13,15 @@ import structlog
 
 from gateway.contract import (
     OBSERVE_TIMEOUT_S,
-    ActivateAck,
+    Ack,
     ActivateRequest,
     ActiveAlias,
     AliasBody,
     AliasRef,
-    AliasTarget,
-    AllowAck,
     AllowRequest,
     ArtifactRef,
     NodeState,
     RefusedDigest,
-    RetireAck,
     RetireRequest,
 )
 from gateway.errors import RolloutRefusedError
@@ -68,7 +65,7 @@ class Rollout:
             node, residents, standby_timeout_s=standby_timeout_s, stage_wait_s=stage_wait_s
         )
 
-    async def activate(self, request: ActivateRequest) -> ActivateAck:
+    async def activate(self, request: ActivateRequest) -> Ack:
         """Point an alias at a version, in one replacement of the table.
 
         Raises:
@@ -107,14 +104,11 @@ class Rollout:
                 generation=after.generation,
                 asked_by=request.asked_by,
             )
-        return ActivateAck(generation=after.generation, previous=active.previous_version)
+        return Ack(generation=after.generation)
 
     def _admit(self, table: RouteTable, request: ActivateRequest) -> None:
         """Refuse an activation that is not admissible."""
-        if request.if_active is None:
-            _check_generation(table, request.if_generation)
-        else:
-            _check_active(table, request, request.if_active)
+        _check_active(table, request)
         refused = table.refused_digest(request.alias_ref, request.digest)
         if refused is not None:
             raise RolloutRefusedError("digest_refused", refused.reason)
@@ -125,43 +119,26 @@ class Rollout:
                 f"digest {request.digest}",
             )
 
-    async def retire(self, request: RetireRequest) -> RetireAck:
-        """Remove an alias or a standby, or stop a version's workers after their last requests.
+    async def retire(self, request: RetireRequest) -> Ack:
+        """Remove an alias or a standby, if it is there.
 
         Raises:
-            RolloutRefusedError: The table has moved on, or the version still serves an alias.
+            RolloutRefusedError: The table could not be written.
         """
-        model, alias = request.model, request.alias
-        if alias is None:
-            _check_generation(self._node.table, request.if_generation)
-        else:
-            await self._retire_alias(AliasRef(model, alias), request.if_generation)
-        if request.version is not None:
-            self._retire_version(self._node.table, model, request.version)
+        if request.alias is not None:
+            await self._retire_alias(AliasRef(request.model, request.alias))
         if request.stage_id is not None:
             self.standbys.dismiss(request.stage_id)
-        return RetireAck(generation=self._node.table.generation)
+        return Ack(generation=self._node.table.generation)
 
-    async def _retire_alias(self, key: AliasRef, if_generation: int | None) -> None:
+    async def _retire_alias(self, key: AliasRef) -> None:
         def decide(table: RouteTable) -> RouteTable:
-            _check_generation(table, if_generation)
             return table.without_alias(key) if key in table.active else table
 
         before, after = await self._commits.commit(key, decide)
         if key in before.active and key not in after.active:
             self._telemetry.forget_alias(*key)
             _log.info("alias.retired", **key._asdict())
-
-    def _retire_version(self, table: RouteTable, model: str, version: int) -> None:
-        aliases = [a for a, one in table.active_of(model).items() if one.version == version]
-        if aliases:
-            raise RolloutRefusedError(
-                "invalid_request", f"version {version} still serves alias {aliases[0]!r}"
-            )
-        for key in self._residents.versions():
-            if (key.model, key.version) == (model, version):
-                self._residents.retire(key, "retired")
-        _log.info("version.retired", model=model, version=version)
 
     async def roll_back(self, bad: ActiveAlias, reason: str) -> None:
         """Point an alias back at the version before, and refuse it the present one.
@@ -198,7 +175,7 @@ class Rollout:
             reason=reason,
         )
 
-    async def allow(self, request: AllowRequest) -> AllowAck:
+    async def allow(self, request: AllowRequest) -> Ack:
         """Let an alias take the bytes again that a rollback refused it.
 
         Raises:
@@ -213,7 +190,7 @@ class Rollout:
         before, after = await self._commits.commit(key, decide)
         if before is not after:
             _log.info("digest.allowed", **key._asdict())
-        return AllowAck(generation=after.generation)
+        return Ack(generation=after.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Return the node's state once its number is above ``after``, or after 25 s as it is.
@@ -254,8 +231,6 @@ class Rollout:
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
             libraries=node.libraries,
-            partial_catalogues=True,
-            model_changes=True,
             events=node.events_after(after),
         )
 
@@ -265,16 +240,8 @@ class Rollout:
         await self._commits.close()
 
 
-def _check_generation(table: RouteTable, expected: int | None) -> None:
-    if expected is not None and expected != table.generation:
-        raise RolloutRefusedError(
-            "generation_mismatch",
-            f"the route table has generation {table.generation}, not {expected}",
-        )
-
-
-def _check_active(table: RouteTable, request: ActivateRequest, expected: AliasTarget) -> None:
-    found = table.active.get(request.alias_ref)
+def _check_active(table: RouteTable, request: ActivateRequest) -> None:
+    found, expected = table.active.get(request.alias_ref), request.if_active
     meant = (found.version, found.digest) if found else (None, None)
     if meant != (expected.version, expected.digest):
         raise RolloutRefusedError(

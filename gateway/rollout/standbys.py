@@ -13,11 +13,11 @@ from cachetools import LRUCache
 
 from gateway.contract import (
     LATEST,
+    Ack,
     ActivateRequest,
     ActiveAlias,
     ArtifactRef,
     Policy,
-    StageAck,
     StageFailure,
     StageOutcome,
     StageRequest,
@@ -52,13 +52,13 @@ class Standbys:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._outcomes: LRUCache[str, StageOutcome] = LRUCache(_REMEMBERED_STAGES)
 
-    def start(self, request: StageRequest) -> StageAck:
+    def start(self, request: StageRequest) -> Ack:
         """Begin to bring a standby up. A second request with the same id changes nothing."""
         if request.stage_id not in self._stages and request.stage_id not in self._outcomes:
             task = asyncio.get_running_loop().create_task(self._stage(request))
             self._stages[request.stage_id] = task
             task.add_done_callback(lambda _: self._stages.pop(request.stage_id, None))
-        return StageAck(stage_id=request.stage_id)
+        return Ack(generation=self._node.table.generation)
 
     def requests(self) -> list[StageRequest]:
         """Return the requests whose standbys are up."""

@@ -219,7 +219,7 @@ def _activate(socket: Path, digest: str) -> None:
         while not (state := control.get("/observe", params={"after": after}).json())["events"]:
             after = state["seq"]
         control.post(
-            "/activate", json={**named, "alias": "champion", "if_generation": 0}
+            "/activate", json={**named, "alias": "champion", "if_active": {}}
         ).raise_for_status()
 
 

@@ -34,6 +34,7 @@ from gateway.serving.residency.decision import ResidentLimits, spared
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Load
+from tests.fakes.activations import activation
 from tests.fakes.worker import EXIT_ON, HANG_ON
 
 MODELS = ("a", "b", "c")
@@ -218,10 +219,6 @@ class DataPlane:
         if active is not None and active.previous_version is not None:
             self._change(self._promote(model, active.previous_version))
 
-    def retire(self, model: str, version: int) -> None:
-        """Begin to end a version's workers."""
-        self._change(self.rollout.retire(contract.RetireRequest(model=model, version=version)))
-
     def grow(self, number: int, more_bytes: int) -> None:
         """Let a ready worker tell, as in a probe's answer, that it holds more than when it came."""
         ready = [one for one in self.residents.residents() if one.ready]
@@ -273,17 +270,10 @@ class DataPlane:
         for one in self.asked:  # from now on an answer by the alias may be this version's
             if one.call.model == model and not one.told.done() and not _by_number(one):
                 one.meant.add(version)
-        activation = contract.ActivateRequest(
-            model=model,
-            alias=ALIAS,
-            version=version,
-            digest=self.digests(version),
-            if_generation=self.node.table.generation,
-            stage_id=stage_id,
-        )
+        ref = ArtifactRef(model, version, self.digests(version))
         self._about_to_be_active[model, version] += 1
         try:
-            await self.rollout.activate(activation)
+            await self.rollout.activate(activation(self.node.table, ALIAS, ref, stage_id=stage_id))
         except RolloutRefusedError:
             await self.rollout.retire(contract.RetireRequest(model=model, stage_id=stage_id))
             raise

@@ -117,7 +117,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=models, version=versions)
     def evict(self, model: str, version: int) -> None:
-        self.do(self.plane.retire, model, version)
+        key = ArtifactRef(model, version, self.plane.digests(version))
+        self.do(self.plane.residents.retire, key, "retired")
 
     @rule(model=models, version=versions)
     def load(self, model: str, version: int) -> None:

@@ -18,7 +18,13 @@ from gateway.contract.catalogue import (
     UnchangedCatalogue,
     VersionState,
 )
-from gateway.contract.changes import ActivateRequest, AllowRequest, RetireRequest, StageRequest
+from gateway.contract.changes import (
+    ActivateRequest,
+    AliasTarget,
+    AllowRequest,
+    RetireRequest,
+    StageRequest,
+)
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.reconcile.gateway.client import GatewayClient
 from registry_sync.reconcile.gateway.target import ServingTarget, TargetUnreachableError
@@ -140,7 +146,7 @@ async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> No
     await target.publish(catalogue(1, uuid.uuid4().hex))
     generation = (await target.observe(0)).generation
     request = ActivateRequest(
-        model=MODEL, alias="champion", version=1, digest=DIGEST, if_generation=generation
+        model=MODEL, alias="champion", version=1, digest=DIGEST, if_active=AliasTarget()
     )
     with pytest.raises(RolloutRejectedError) as refused:
         await target.activate(request)
@@ -151,8 +157,9 @@ async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> No
 
 async def test_a_change_on_another_table_is_refused(target: ServingTarget) -> None:
     generation = (await target.observe(0)).generation
+    other = AliasTarget(version=2, digest=DIGEST)
     request = ActivateRequest(
-        model=MODEL, alias="champion", version=1, digest=DIGEST, if_generation=generation + 7
+        model=MODEL, alias="champion", version=1, digest=DIGEST, if_active=other
     )
     with pytest.raises(RolloutRejectedError) as refused:
         await target.activate(request)
@@ -185,8 +192,8 @@ async def test_the_outcome_of_a_stage_is_an_event_until_acknowledged(
     before = await target.observe(0)
     stage_id = uuid.uuid4().hex
     request = StageRequest(stage_id=stage_id, model=MODEL, version=1, digest=DIGEST)
-    assert (await target.stage(request)).stage_id == stage_id
-    assert (await target.stage(request)).stage_id == stage_id
+    await target.stage(request)
+    await target.stage(request)
     seen = before.seq
     while True:
         state = await target.observe(seen)

@@ -9,20 +9,16 @@ from typing import get_args
 from gateway.contract.body import AliasBody
 from gateway.contract.catalogue import (
     Catalogue,
-    CatalogueAck,
     CatalogueVersion,
     ModelChange,
     UnchangedCatalogue,
 )
 from gateway.contract.changes import (
-    ActivateAck,
+    Ack,
     ActivateRequest,
-    AllowAck,
     AllowRequest,
     NackCode,
-    RetireAck,
     RetireRequest,
-    StageAck,
     StageFailure,
     StageOutcome,
     StageRequest,
@@ -172,7 +168,7 @@ class FakeGateway:
 
     # --- ServingTarget ----------------------------------------------------------------------------
 
-    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+    async def publish(self, catalogue: Catalogue) -> Ack:
         self._answer()
         before = self.catalogue
         if before and before.writer == catalogue.writer and before.epoch >= catalogue.epoch:
@@ -184,9 +180,9 @@ class FakeGateway:
         here = {(m.name, v.version) for m in catalogue.models for v in m.versions if v.digest}
         self.wanted = {key: since for key, since in self.wanted.items() if key not in here}
         self._changed()
-        return CatalogueAck(generation=self.generation)
+        return Ack(generation=self.generation)
 
-    async def change(self, change: ModelChange) -> CatalogueAck:
+    async def change(self, change: ModelChange) -> Ack:
         self._answer()
         present = self.catalogue
         if not present or (present.writer, present.epoch) != (change.writer, change.epoch):
@@ -201,26 +197,26 @@ class FakeGateway:
         if moved or here & self.wanted.keys():
             self.wanted = {key: since for key, since in self.wanted.items() if key not in here}
             self._changed()
-        return CatalogueAck(generation=self.generation)
+        return Ack(generation=self.generation)
 
-    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+    async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
         self._answer()
         present = self.catalogue
         if not present or (present.writer, present.epoch) != (unchanged.writer, unchanged.epoch):
             raise self._nack("stale_epoch", "another snapshot is in place")
         table = RouteTable("champion", catalogue=present)
         self.catalogue = table.with_listing(unchanged.listed_at, unchanged.source_error).catalogue
-        return CatalogueAck(generation=self.generation)
+        return Ack(generation=self.generation)
 
-    async def stage(self, request: StageRequest) -> StageAck:
+    async def stage(self, request: StageRequest) -> Ack:
         self._answer()
         if request.stage_id in self.outcomes:
-            return StageAck(stage_id=request.stage_id)
+            return Ack(generation=self.generation)
         if not any(one.stage_id == request.stage_id for one in self.stages):
             self.stages.append(request)
         if not self.stages_wait:
             self.end_stage(request)
-        return StageAck(stage_id=request.stage_id)
+        return Ack(generation=self.generation)
 
     def end_stage(self, request: StageRequest) -> None:
         """Let a stage end, as ``fails`` says."""
@@ -244,24 +240,19 @@ class FakeGateway:
         self._changed()
         self.events = [*self.events, Event(seq=self.seq, at=1.0, stage=outcome)][-MOST_EVENTS:]
 
-    async def activate(self, request: ActivateRequest) -> ActivateAck:
+    async def activate(self, request: ActivateRequest) -> Ack:
         self._answer()
         key = request.alias_ref
         present = self.active.get(key)
         if present and (present.version, present.digest) == (request.version, request.digest):
-            return ActivateAck(generation=self.generation, previous=present.previous_version)
+            return Ack(generation=self.generation)
         held = [one for one in self.refused_digests if one.alias_ref == key]
         if reason := next((one.reason for one in held if one.digest == request.digest), None):
             raise self._nack("digest_refused", reason)
         if key in self.refuses:
             raise self._nack(*self.refuses[key])
-        expected = request.if_active
         meant = (present.version, present.digest) if present else (None, None)
-        if (
-            request.if_generation != self.generation
-            if expected is None
-            else (expected.version, expected.digest) != meant
-        ):
+        if (request.if_active.version, request.if_active.digest) != meant:
             raise self._nack("generation_mismatch", "the table has moved on")
         outcome = self.outcomes.get(request.stage_id or "")
         if outcome is None or outcome.failure or outcome.digest != request.digest:
@@ -280,29 +271,25 @@ class FakeGateway:
         )
         self.standbys.pop(request.stage_id or "", None)
         self._changed()
-        return ActivateAck(
-            generation=self.generation, previous=present.version if present else None
-        )
+        return Ack(generation=self.generation)
 
-    async def retire(self, request: RetireRequest) -> RetireAck:
+    async def retire(self, request: RetireRequest) -> Ack:
         self._answer()
-        if request.if_generation not in (None, self.generation):
-            raise self._nack("generation_mismatch", "the table has moved on")
         if request.alias and self.active.pop(AliasRef(request.model, request.alias), None):
             self.generation += 1
             self._changed()
         if request.stage_id and self.standbys.pop(request.stage_id, None):
             self._changed()
-        return RetireAck(generation=self.generation)
+        return Ack(generation=self.generation)
 
-    async def allow(self, request: AllowRequest) -> AllowAck:
+    async def allow(self, request: AllowRequest) -> Ack:
         self._answer()
         gone = (request.alias_ref, request.digest)
         kept = [one for one in self.refused_digests if (one.alias_ref, one.digest) != gone]
         if len(kept) != len(self.refused_digests):
             self.refused_digests = kept
             self._changed()
-        return AllowAck(generation=self.generation)
+        return Ack(generation=self.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         self._answer()
@@ -348,8 +335,6 @@ class FakeGateway:
             refused_digests=list(self.refused_digests),
             damaged=list(self.damaged),
             libraries=self.libraries,
-            partial_catalogues=True,
-            model_changes=True,
             events=list(self.events),
         )
 

@@ -13,19 +13,15 @@ from yarl import URL
 from gateway.contract import (
     CONTRACT_VERSION,
     OBSERVE_TIMEOUT_S,
-    ActivateAck,
+    Ack,
     ActivateRequest,
-    AllowAck,
     AllowRequest,
     Body,
     Catalogue,
-    CatalogueAck,
     ModelChange,
     Nack,
     NodeState,
-    RetireAck,
     RetireRequest,
-    StageAck,
     StageRequest,
     UnchangedCatalogue,
 )
@@ -66,34 +62,34 @@ class GatewayClient:
             )
         return self._opened
 
-    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+    async def publish(self, catalogue: Catalogue) -> Ack:
         """Send the full snapshot of the registry."""
-        return await self._send("PUT", "/catalogue", catalogue, CatalogueAck)
+        return await self._send("PUT", "/catalogue", catalogue)
 
-    async def change(self, change: ModelChange) -> CatalogueAck:
+    async def change(self, change: ModelChange) -> Ack:
         """Send one model of the snapshot as it is now."""
         path = f"/catalogue/models/{quote(change.name, safe='')}"
-        return await self._send("PUT", path, change, CatalogueAck)
+        return await self._send("PUT", path, change)
 
-    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+    async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
         """Say that the registry was listed again, and lists the same."""
-        return await self._send("POST", "/catalogue/unchanged", unchanged, CatalogueAck)
+        return await self._send("POST", "/catalogue/unchanged", unchanged)
 
-    async def stage(self, request: StageRequest) -> StageAck:
+    async def stage(self, request: StageRequest) -> Ack:
         """Ask for a standby; its outcome is an event of `observe`."""
-        return await self._send("POST", "/stage", request, StageAck)
+        return await self._send("POST", "/stage", request)
 
-    async def activate(self, request: ActivateRequest) -> ActivateAck:
+    async def activate(self, request: ActivateRequest) -> Ack:
         """Point an alias at a version."""
-        return await self._send("POST", "/activate", request, ActivateAck)
+        return await self._send("POST", "/activate", request)
 
-    async def retire(self, request: RetireRequest) -> RetireAck:
-        """Take an alias away, or end a version."""
-        return await self._send("POST", "/retire", request, RetireAck)
+    async def retire(self, request: RetireRequest) -> Ack:
+        """Take an alias or a standby away."""
+        return await self._send("POST", "/retire", request)
 
-    async def allow(self, request: AllowRequest) -> AllowAck:
+    async def allow(self, request: AllowRequest) -> Ack:
         """Let an alias take a digest again that an automatic rollback refused it."""
-        return await self._send("POST", "/allow", request, AllowAck)
+        return await self._send("POST", "/allow", request)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Wait for news of the node.
@@ -120,9 +116,9 @@ class GatewayClient:
         if self._opened is not None:
             await self._opened.close()
 
-    async def _send(self, method: str, path: str, body: Body, answer: type[_Answer]) -> _Answer:
+    async def _send(self, method: str, path: str, body: Body) -> Ack:
         """Send a body of the contract and read the answer."""
-        return self._read(await self._ask(method, path, body.model_dump_json().encode()), answer)
+        return self._read(await self._ask(method, path, body.model_dump_json().encode()), Ack)
 
     async def _ask(
         self,

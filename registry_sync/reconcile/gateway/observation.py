@@ -11,7 +11,7 @@ import structlog
 
 from gateway.contract import (
     AbandonedVersion,
-    ActivateAck,
+    Ack,
     ActiveAlias,
     AwaitedVersion,
     NodeState,
@@ -318,7 +318,7 @@ class Observation:
 
     # --- acknowledgements -------------------------------------------------------------------------
 
-    def activated(self, alias: ActiveAlias, ack: ActivateAck, stage_id: str) -> None:
+    def activated(self, alias: ActiveAlias, ack: Ack, stage_id: str) -> None:
         """Know at once what was acknowledged, before the next long poll tells."""
         self.dismissed(stage_id)
         self._acknowledge((alias.model, alias.alias), alias, ack.generation)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.contract import (
-    ActivateAck,
+    Ack,
     ActivateRequest,
-    AllowAck,
     AllowRequest,
     Catalogue,
-    CatalogueAck,
     ModelChange,
     NodeState,
-    RetireAck,
     RetireRequest,
-    StageAck,
     StageRequest,
     UnchangedCatalogue,
 )
@@ -33,31 +29,31 @@ class ServingTarget(Protocol):
     nobody answers, and `RolloutRejectedError` when the answer is no.
     """
 
-    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
+    async def publish(self, catalogue: Catalogue) -> Ack:
         """Send the full snapshot of the registry."""
         ...
 
-    async def change(self, change: ModelChange) -> CatalogueAck:
+    async def change(self, change: ModelChange) -> Ack:
         """Send one model of the snapshot as it is now."""
         ...
 
-    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
+    async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
         """Say that the registry was listed again, and that the snapshot of this epoch holds."""
         ...
 
-    async def stage(self, request: StageRequest) -> StageAck:
+    async def stage(self, request: StageRequest) -> Ack:
         """Ask for a standby. Returns at once; the outcome is an event of `observe`."""
         ...
 
-    async def activate(self, request: ActivateRequest) -> ActivateAck:
+    async def activate(self, request: ActivateRequest) -> Ack:
         """Point an alias at a version. Asking again for what is so already is acknowledged."""
         ...
 
-    async def retire(self, request: RetireRequest) -> RetireAck:
-        """Take an alias away, or end a version. What is not there is fine."""
+    async def retire(self, request: RetireRequest) -> Ack:
+        """Take an alias or a standby away. What is not there is fine."""
         ...
 
-    async def allow(self, request: AllowRequest) -> AllowAck:
+    async def allow(self, request: AllowRequest) -> Ack:
         """Let an alias take a digest again that an automatic rollback refused it."""
         ...
 

@@ -176,7 +176,6 @@ class Promotion:
                             alias=action.alias,
                             version=action.version,
                             digest=action.digest,
-                            if_generation=self._observation.generation,
                             if_active=_target(before),
                             stage_id=due.stage_id,  # so that the standby of now ends with it
                             asked_by=str(action.asked_by),

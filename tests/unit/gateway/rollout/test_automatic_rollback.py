@@ -14,6 +14,7 @@ from gateway.rollout import automatic_rollback
 from gateway.rollout.automatic_rollback import AutomaticRollback
 from gateway.rollout.live_comparison import Margins
 from gateway.routing.table_file import TableFile
+from tests.fakes.activations import activation
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
@@ -40,18 +41,14 @@ class Watched(Stand):
 
     async def promoted(self, *versions, alias="champion", asked_by="poll"):
         for version in versions:
-            self.residents.ready.add(ArtifactRef("m", version, D[version]))
-            await self.rollout.activate(
-                contract.ActivateRequest(
-                    model="m",
-                    alias=alias,
-                    version=version,
-                    digest=D[version],
-                    if_generation=self.node.table.generation,
-                    asked_by=asked_by,
-                )
-            )
+            await self.moved(version, alias=alias, asked_by=asked_by)
             await self.looked()
+
+    async def moved(self, version, *, alias="champion", asked_by="poll"):
+        ref = ArtifactRef("m", version, D[version])
+        self.residents.ready.add(ref)
+        request = activation(self.node.table, alias, ref, asked_by=asked_by)
+        await self.rollout.activate(request)
 
     def traffic(self, version, answered=0, faults=0, seconds=0.001):
         key = ArtifactRef("m", version, D[version])
@@ -242,15 +239,7 @@ async def test_a_promotion_during_a_rollback_stays(watched):
     watched.automatic.look()
     await asyncio.sleep(0)  # it begins, and waits for the worker
     assert watched.residents.staged == [(1, 2)]
-    request = contract.ActivateRequest(
-        model="m",
-        alias="champion",
-        version=3,
-        digest=D[3],
-        if_generation=watched.node.table.generation,
-    )
-    watched.residents.ready.add(ArtifactRef("m", 3, D[3]))
-    await watched.rollout.activate(request)
+    await watched.moved(3)
     watched.residents.gate.set()
     await watched.looked()
     assert (watched.active().version, watched.active().previous_version) == (3, 2)

@@ -15,6 +15,7 @@ from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Loaded
+from tests.fakes.activations import activation
 from tests.fakes.disk import fill_disk
 
 D = {n: f"sha256:{n:064x}" for n in range(1, 5)}
@@ -29,7 +30,7 @@ class FakeResidents:
         self.gate = asyncio.Event()
         self.gate.set()
         self.staged, self.swaps, self.renewed = [], [], []
-        self.wished, self.retired, self.replaced = set(), [], []
+        self.replaced = []
         self.looks = 0
 
     def rebalance(self):
@@ -50,15 +51,6 @@ class FakeResidents:
 
     def is_ready(self, key):
         return key in self.ready
-
-    def residents(self):
-        return []
-
-    def versions(self):
-        return self.ready | self.wished
-
-    def retire(self, key, reason):
-        self.retired.append(key.version)
 
     def renew(self, key):
         self.renewed.append(key)
@@ -131,17 +123,11 @@ class Stand:
                         return event.stage
                 seq = state.seq
 
-    async def activate(self, version, *, alias="champion", generation=None, stage_id="same"):
-        return await self.rollout.activate(
-            contract.ActivateRequest(
-                model="m",
-                alias=alias,
-                version=version,
-                digest=D[version],
-                if_generation=self.node.table.generation if generation is None else generation,
-                stage_id=f"s{version}" if stage_id == "same" else stage_id,
-            )
-        )
+    async def activate(self, version, *, alias="champion", stage_id=None, digest=None, **members):
+        ref = ArtifactRef("m", version, digest or D[version])
+        stage_id = stage_id or f"s{version}"
+        request = activation(self.node.table, alias, ref, stage_id=stage_id, **members)
+        return await self.rollout.activate(request)
 
 
 async def refused(awaitable):
@@ -163,7 +149,7 @@ async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp
     await stand.activate(1)
     await stand.stage(2, replaces=1)
     ack = await stand.activate(2)
-    assert (ack.previous, ack.generation) == (1, 2)
+    assert ack.generation == 2
     assert stand.residents.staged == [(1, None), (2, 1)]
     active = stand.node.table.active[AliasRef("m", "champion")]
     assert (active.version, active.previous_version, active.previous_digest) == (2, 1, D[1])
@@ -235,16 +221,16 @@ async def test_what_was_never_staged_is_refused(tmp_path):
 async def test_staged_bytes_are_not_other_bytes(tmp_path):
     stand = Stand(tmp_path)
     await stand.stage(1)
-    other = contract.ActivateRequest(
-        model="m", alias="champion", version=1, digest=D[2], if_generation=0, stage_id="s1"
-    )
-    assert await refused(stand.rollout.activate(other)) == "not_staged"
+    assert await refused(stand.activate(1, digest=D[2])) == "not_staged"
 
 
-async def test_a_table_that_has_moved_on_refuses(tmp_path):
+async def test_an_alias_that_has_moved_on_refuses(tmp_path):
     stand = Stand(tmp_path)
-    await stand.stage(1)
-    assert await refused(stand.activate(1, generation=7)) == "generation_mismatch"
+    for version in (1, 2):
+        await stand.stage(version)
+    await stand.activate(1)
+    for other in ({}, {"version": 2, "digest": D[1]}, {"version": 1, "digest": D[2]}):
+        assert await refused(stand.activate(2, if_active=other)) == "generation_mismatch"
 
 
 async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
@@ -260,8 +246,8 @@ async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
 async def test_an_activation_asked_twice_is_acknowledged_twice_and_done_once(tmp_path):
     stand = Stand(tmp_path)
     await stand.stage(1)
-    first = await stand.activate(1, generation=0)
-    again = await stand.activate(1, generation=0)
+    first = await stand.activate(1, if_active={})
+    again = await stand.activate(1, if_active={})
     assert first == again
     assert stand.node.table.generation == 1
 
@@ -387,7 +373,6 @@ async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
     now = stand.node.table.catalogue
     assert now is not None
     assert (now.models, now.source_error) == (kept.models, "it said 401")
-    assert (await stand.rollout.observe(0)).partial_catalogues
 
 
 async def test_a_node_tells_the_mark_of_its_libraries(tmp_path):
@@ -441,38 +426,18 @@ async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(tmp_path)
     assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[2]]
 
 
-async def test_an_alias_that_is_retired_leaves_no_series(tmp_path):
+async def test_an_alias_is_retired_once_and_leaves_no_series(tmp_path):
     stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
     for alias in ("champion", "build-1"):
         await stand.activate(1, alias=alias)
-    await stand.rollout.retire(contract.RetireRequest(model="m", alias="build-1"))
+    for _ in range(2):
+        ack = await stand.rollout.retire(contract.RetireRequest(model="m", alias="build-1"))
+        assert ack.generation == 3
+    assert list(stand.node.table.active) == [("m", "champion")]
     (family,) = stand.rollout._telemetry.swaps.collect()
     assert {sample.labels["alias"] for sample in family.samples} == {"champion"}
-
-
-async def test_an_alias_is_retired_and_a_version_that_serves_one_is_not(tmp_path):
-    stand = Stand(tmp_path)
-    await stand.publish()
-    await stand.stage(1)
-    await stand.activate(1)
-    one = contract.RetireRequest(model="m", version=1)
-    assert await refused(stand.rollout.retire(one)) == "invalid_request"
-    ack = await stand.rollout.retire(contract.RetireRequest(model="m", alias="champion"))
-    assert ack.generation == 2
-    assert stand.node.table.active == {}
-    await stand.rollout.retire(one)
-
-
-async def test_a_version_that_waits_for_its_worker_is_retired_too(tmp_path):
-    stand = Stand(tmp_path)
-    await stand.publish()
-    await stand.stage(1)
-    stand.residents.wished = {ArtifactRef("m", 2, D[2]), ArtifactRef("other", 2, D[2])}
-    for version in (1, 2):
-        await stand.rollout.retire(contract.RetireRequest(model="m", version=version))
-    assert stand.residents.retired == [1, 2]
 
 
 async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(tmp_path):

@@ -8,12 +8,12 @@ import pytest
 
 from gateway import contract
 from gateway.bootstrap import _LoadObserver
-from gateway.contract.changes import AliasTarget
 from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.errors import RolloutRefusedError
 from gateway.observability.metrics import Telemetry
 from gateway.routing import node
 from gateway.routing.route_table import RouteTable
+from tests.fakes.activations import activation
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 
 
@@ -47,19 +47,9 @@ async def started(folder: Path) -> Stand:
     return stand
 
 
-async def activate(
-    stand: Stand, name: str, alias: str, version: int, if_active: AliasTarget | None = None
-) -> contract.ActivateAck:
-    return await stand.rollout.activate(
-        contract.ActivateRequest(
-            model=name,
-            alias=alias,
-            version=version,
-            digest=D[version],
-            if_generation=stand.node.table.generation,
-            if_active=if_active,
-        )
-    )
+async def activate(stand: Stand, name: str, alias: str, version: int) -> contract.Ack:
+    ref = ArtifactRef(name, version, D[version])
+    return await stand.rollout.activate(activation(stand.node.table, alias, ref))
 
 
 # --- the catalogue --------------------------------------------------------------------------------
@@ -196,8 +186,8 @@ async def test_activations_that_are_due_together_share_one_write(
     monkeypatch.setattr(stand.file, "save_change", count)
     generation = stand.node.table.generation
     acks = await asyncio.gather(
-        *(activate(stand, "m", f"a{n}", 1, AliasTarget()) for n in range(20)),
-        activate(stand, "n", "champion", 2, AliasTarget(version=1, digest=D[1])),
+        *(activate(stand, "m", f"a{n}", 1) for n in range(20)),
+        activate(stand, "n", "champion", 2),
     )
     assert [ack.generation for ack in acks] == list(range(generation + 1, generation + 22))
     assert sum(writes) == 21
@@ -208,25 +198,25 @@ async def test_activations_that_are_due_together_share_one_write(
 async def test_one_that_is_refused_takes_none_of_its_batch_with_it(tmp_path: Path) -> None:
     stand = await started(tmp_path)
     one, other, third = await asyncio.gather(
-        activate(stand, "m", "champion", 2, AliasTarget(version=1, digest=D[1])),
-        activate(stand, "m", "champion", 3, AliasTarget(version=1, digest=D[1])),
-        activate(stand, "n", "champion", 2, AliasTarget(version=1, digest=D[1])),
+        activate(stand, "m", "champion", 2),
+        activate(stand, "m", "champion", 3),
+        activate(stand, "n", "champion", 2),
         return_exceptions=True,
     )
     assert isinstance(other, RolloutRefusedError)
     assert other.code == "generation_mismatch"
-    assert isinstance(one, contract.ActivateAck)
-    assert isinstance(third, contract.ActivateAck)
+    assert isinstance(one, contract.Ack)
+    assert isinstance(third, contract.Ack)
     versions = {one.version for one in stand.node.table.active.values()}
     assert versions == {2}
 
 
 async def test_a_caller_that_leaves_stops_no_write(tmp_path: Path) -> None:
     stand = await started(tmp_path)
-    leaving = asyncio.ensure_future(activate(stand, "m", "champion", 2, None))
+    leaving = asyncio.ensure_future(activate(stand, "m", "champion", 2))
     await asyncio.sleep(0)
     leaving.cancel()
-    await activate(stand, "n", "champion", 2, AliasTarget(version=1, digest=D[1]))
+    await activate(stand, "n", "champion", 2)
     assert stand.file.load("champion").active == stand.node.table.active
 
 

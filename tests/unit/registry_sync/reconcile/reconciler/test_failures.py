@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.contract.catalogue import Catalogue, CatalogueAck, ModelChange, UnchangedCatalogue
+from gateway.contract.catalogue import Catalogue, ModelChange, UnchangedCatalogue
 from gateway.contract.changes import (
-    ActivateAck,
+    Ack,
     ActivateRequest,
-    RetireAck,
     RetireRequest,
-    StageAck,
     StageRequest,
 )
 from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState
@@ -117,24 +115,24 @@ class Target:
 
     activated: list[ActivateRequest] = field(default_factory=list)
 
-    async def publish(self, catalogue: Catalogue) -> CatalogueAck:
-        return CatalogueAck(generation=1)
+    async def publish(self, catalogue: Catalogue) -> Ack:
+        return Ack(generation=1)
 
-    async def keep(self, unchanged: UnchangedCatalogue) -> CatalogueAck:
-        return CatalogueAck(generation=1)
+    async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
+        return Ack(generation=1)
 
-    async def stage(self, request: StageRequest) -> StageAck:
+    async def stage(self, request: StageRequest) -> Ack:
         raise NotImplementedError
 
-    async def activate(self, request: ActivateRequest) -> ActivateAck:
+    async def activate(self, request: ActivateRequest) -> Ack:
         self.activated.append(request)
-        return ActivateAck(generation=2)
+        return Ack(generation=2)
 
-    async def retire(self, request: RetireRequest) -> RetireAck:
+    async def retire(self, request: RetireRequest) -> Ack:
         raise NotImplementedError
 
-    async def change(self, change: ModelChange) -> CatalogueAck:
-        return CatalogueAck(generation=1)
+    async def change(self, change: ModelChange) -> Ack:
+        return Ack(generation=1)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         await asyncio.sleep(3600)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.contract.catalogue import Catalogue, VersionState
-from gateway.contract.references import AliasRef, Selector
+from gateway.contract.references import AliasRef, parse_selector
 from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile.reconciler import Reconciler
@@ -51,7 +51,7 @@ async def test_it_is_neither_fetched_nor_promoted_and_that_is_said(node: NodeInM
         assert by_number["selectors"][0]["reason"] == WHY
         await node.shows(2, VersionState.FAILED)
         with pytest.raises(ModelLoadFailedError, match=WHY):
-            table(node).resolve(M, Selector.of_version(2))
+            table(node).resolve(M, parse_selector("2"))
     assert URI not in node.registry.fetched
 
 
@@ -75,9 +75,9 @@ async def test_what_is_here_and_serves_goes_on_and_answers_nobody_else(node: Nod
         await listed(spine)
         assert node.gateway.points(M, A) == 1
         at = table(node)
-        assert at.resolve(M, Selector.of_version(1)).digest == node.registry.digest(M, 1)
+        assert at.resolve(M, parse_selector("1")).digest == node.registry.digest(M, 1)
         with pytest.raises(ModelLoadFailedError, match=WHY):
-            at.resolve(M, Selector.of_version(2))
+            at.resolve(M, parse_selector("2"))
         assert at.without_copy(M, 2) is None
         assert at.why_no_rollback(at.active[AliasRef(M, A)]) is not None
 
