@@ -141,16 +141,14 @@ async def _run_servers(
     def on_signal() -> None:
         if stop.is_set():  # the second signal
             for server, _ in serving:
-                server.force_exit = True
+                server.stop(at_once=True)
         stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(server.serve(sockets=[listener])) for server, listener in serving
-        ]
+        running = [tasks.create_task(server.serve(listener)) for server, listener in serving]
         _log.info(
             "gateway.started",
             address="http://{}:{}".format(*public.getsockname()[:2]),
@@ -165,7 +163,7 @@ async def _run_servers(
         gateway.drain()
         gateway.services.node.changed()  # ends the long polls
         for server, _ in serving:
-            server.should_exit = True
+            server.stop()
     if not stop.is_set():
         raise RuntimeError(
             "a listener of the gateway ended before SIGTERM or SIGINT; start the gateway again"

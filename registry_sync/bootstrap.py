@@ -87,9 +87,7 @@ _OPEN_FILES = 4096
 _WITHOUT_OPERATIONS = "the control plane works, and operators of this machine cannot ask it"
 _OWNER_ONLY = 0o077
 _QUIET_LOGGERS = {
-    **dict.fromkeys(
-        ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "mlflow"), logging.WARNING
-    ),
+    **dict.fromkeys(("alembic", "httpx", "httpcore", "botocore", "mlflow"), logging.WARNING),
     "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
     "apscheduler": logging.ERROR,  # a slow poll is a warning; the next one comes
 }
@@ -365,7 +363,7 @@ async def _work(
         servers.append((server, tcp))
     following = asyncio.ensure_future(plane.reconciler.run())
     scheduling = asyncio.ensure_future(schedule.run())
-    serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
+    serving = [asyncio.ensure_future(server.serve(one)) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
     try:
         tasks = (following, scheduling, *serving, stopping)
@@ -375,7 +373,7 @@ async def _work(
         plane.reconciler.threads.stop()
         scheduling.cancel()
         for server, _ in servers:
-            server.should_exit = True
+            server.stop()
         stopping.cancel()
         failed = next(
             (

@@ -124,11 +124,11 @@ def run(folder: str | Path, *arguments: str, **environment: str) -> Result:
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+    task = asyncio.create_task(server.serve(listener))
     try:
         yield
     finally:
-        server.force_exit = server.should_exit = True
+        server.stop(at_once=True)
         await task
 
 

@@ -5,7 +5,6 @@ import contextlib
 from typing import Any
 
 import httpx
-from uvicorn.server import ServerState
 
 from gateway.system.http1.connection import Connection
 from gateway.system.http1.connections import ConnectionLimits, Connections
@@ -94,8 +93,7 @@ class Wire(asyncio.Transport):
 
 def connect(service: Any, limits: ConnectionLimits = LIMITS) -> Wire:
     """Connect a caller to a service."""
-    config: Any = None
-    return Wire(Connection(Connections(limits), service, config, ServerState(), {}))
+    return Wire(Connection(Connections(limits), service))
 
 
 class WireTransport(httpx.AsyncBaseTransport):

@@ -96,12 +96,11 @@ class World:
         )
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
-        self.serving = asyncio.create_task(self.server.serve(sockets=[self.socket]))
-        await self.until(lambda: self.server.started)
+        self.serving = asyncio.create_task(self.server.serve(self.socket))
         return self
 
     async def __aexit__(self, *_):
-        self.server.force_exit = self.server.should_exit = True
+        self.server.stop(at_once=True)
         self.may_answer.set()
         await self.serving
         assert not self.connections.open, "the end leaves none"
@@ -533,7 +532,7 @@ def test_a_slow_but_steady_reader_gets_all_of_it():
 
 
 async def stopping(world):
-    world.server.should_exit = True
+    world.server.stop()
     world.connections.drain()
     await asyncio.sleep(0)
 
@@ -624,7 +623,8 @@ def test_nobody_holds_up_the_end(asked_again):
             await stopping(world)
             await asyncio.sleep(0.7)
             assert not world.serving.done()
-            world.server.force_exit = asked_again
+            if asked_again:
+                world.server.stop(at_once=True)
             assert await head.refused() == (503, "draining")
             assert (await slow.answer())[0] == 503
             assert (await body.answer())[0] == 503

@@ -12,10 +12,10 @@ PROGRAM = """
 import asyncio, sys
 from gateway.system.http1.server import Server
 
-async def end(_server):
+async def end(_server, _listener):
     {how}
 
-Server.main_loop = end
+Server.serve = end
 from {module} import {start} as start
 sys.exit(start({arguments}))
 """

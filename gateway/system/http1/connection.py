@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+from typing import cast
 
 from gateway.system.http1.body import Body
 from gateway.system.http1.chunks import Chunks
@@ -42,21 +39,11 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(
-        self,
-        connections: Connections,
-        service: Service,
-        config: Config,  # noqa: ARG002  # uvicorn gives it to every protocol
-        server_state: ServerState,
-        app_state: dict[str, Any],  # noqa: ARG002  # as above
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        """Prepare to serve; uvicorn's server calls this."""
+    def __init__(self, connections: Connections, service: Service) -> None:
         self._all = connections
         self._limits = connections.limits
         self._service = service
-        self._server_state = server_state
-        self._loop = _loop or asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._head: Head | None = None  # the head that arrives
         self._exchange: Exchange | None = None  # its body arrives, or it is being answered
         self._answering = False
@@ -340,13 +327,11 @@ class Connection(asyncio.Protocol):
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def common_headers(self) -> bytes:
-        """Return the header lines of every answer."""
-        return self._all.common_headers(self._server_state.default_headers)
-
-    def write(self, data: bytes) -> None:
-        """Write, whether the caller reads or not."""
-        self._transport.write(data)
+    def write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
+        """Write an answer, whether the caller reads or not."""
+        end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        head = STATUS_LINE[status], self._all.date_header(), lines, end
+        self._transport.write(b"".join((*head, body)))
 
     def answered(self) -> None:
         """Continue once the caller has read most of the answer."""
@@ -425,10 +410,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: RefusedError) -> None:
         """Answer an invalid request with an error, and end."""
         self._head, self._ahead = None, b""
-        lines, body = render(error)
-        line = STATUS_LINE[error.status]
-        end = b"connection: close\r\n\r\n"
-        self._transport.write(b"".join((line, self.common_headers(), lines, end, body)))
+        self.write(error.status, *render(error), keep_alive=False)
         self._end_writing()
         self._to_drop = _DROPPED_AFTER_HEAD_BYTES
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Protocol
 
-from gateway.system.http1.head import Header
 from gateway.system.http1.refusals import TooManyConnectionsError
 
 MOST_REFUSED = 512
@@ -73,7 +74,7 @@ class Connections:
         self.open: set[OpenConnection] = set()
         self.draining = False
         self._owed: set[OpenConnection] = set()
-        self._common: tuple[list[Header], bytes] = ([], b"")
+        self._date = (0, b"")
 
     def enter(self, connection: OpenConnection) -> TooManyConnectionsError | None:
         """Add a connection; return its refusal if there are too many.
@@ -130,11 +131,12 @@ class Connections:
         for connection in list(self.open):
             connection.end_exchange()
 
-    def common_headers(self, headers: list[Header]) -> bytes:
-        """Return the server's common headers as lines; they change once per second."""
-        if self._common[0] is not headers:
-            self._common = headers, b"".join(b"%b: %b\r\n" % header for header in headers)
-        return self._common[1]
+    def date_header(self) -> bytes:
+        """Return the line with the date, the only header that every answer has."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._date[1]
 
     def abort(self) -> None:
         """Close every connection at once."""

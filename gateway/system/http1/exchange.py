@@ -20,12 +20,8 @@ STATUS_LINE = {
 class Line(Protocol):
     """The connection, as an exchange sees it."""
 
-    def common_headers(self) -> bytes:
-        """Return the header lines of every answer."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Write, whether the caller reads or not."""
+    def write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
+        """Write an answer, whether the caller reads or not."""
         ...
 
     def answered(self) -> None:
@@ -85,11 +81,9 @@ class Exchange:
         if self.disconnected:
             self.was_read()
             return
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         content = b"" if self.method == b"HEAD" else body
-        line = self._line
-        line.write(b"".join((STATUS_LINE[status], line.common_headers(), lines, end, content)))
-        line.answered()
+        self._line.write(status, lines, content, keep_alive=self.keep_alive)
+        self._line.answered()
 
     def refuse(self, error: RefusedError) -> None:
         """Answer with a problem."""

@@ -36,9 +36,9 @@ async def control(
     settings = GatewaySettings(drain_timeout_s=1, idle_timeout_s=600)
     server = process._control_server(cast("Any", SimpleNamespace(control=answers)), settings)
     with listening_at(path) as listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve(listener))
         yield path, server
-        server.force_exit = server.should_exit = True
+        server.stop(at_once=True)
         await task
 
 
