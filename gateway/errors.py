@@ -13,14 +13,27 @@ from gateway.system.logs import redacted
 
 
 class GatewayError(Exception):
-    """Anything that this gateway answers with an error. ``code`` is for machines."""
+    """Anything that this gateway answers with an error.
+
+    Attributes:
+        code: For machines.
+        message: For people.
+        details: What is wrong with input or answer, each ``[row or None, field or None, reason]``.
+        retry_after_s: Seconds after which the caller may come back, or None if unknown.
+    """
 
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        """Store what to tell the caller, and after how many seconds to come back, if known."""
+    def __init__(
+        self,
+        message: str,
+        details: list[list[object]] | None = None,
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details or []
         self.retry_after_s = retry_after_s
 
 
@@ -65,7 +78,7 @@ class InvalidSelectorError(RequestError):
 
 
 class InvalidTimeoutError(RequestError):
-    """The time that the caller gives its request is none."""
+    """``X-Request-Timeout`` is not a number of seconds."""
 
     code = "invalid_timeout"
 
@@ -83,18 +96,9 @@ class MediaTypeError(RequestError):
 
 
 class InvalidInputError(RequestError):
-    """The body is not what the model's signature asks for.
-
-    Attributes:
-        details: ``[row or None, field or None, reason]`` each.
-    """
+    """The body is not what the model's signature asks for."""
 
     code = "invalid_input"
-
-    def __init__(self, message: str, details: list[list[object]] | None = None) -> None:
-        """Store the message and where the input is wrong."""
-        super().__init__(message)
-        self.details = details or []
 
 
 class CapacityError(GatewayError):
@@ -119,7 +123,6 @@ class ModelLoadingError(CapacityError):
         retry_after_s: float | None = None,
         awaited: tuple[str, int, str] | None = None,
     ) -> None:
-        """Store what to tell the caller, and what the control plane is to do first."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.awaited = awaited
 
@@ -174,7 +177,6 @@ class ModelLoadFailedError(ServingError):
         retry_after_s: float | None = None,
         not_fetched: tuple[str, int] | None = None,
     ) -> None:
-        """Store what to tell the caller, and what the control plane is to try again."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.not_fetched = not_fetched
 
@@ -207,26 +209,21 @@ class ModelRaisedError(ServingError):
     code = "model_error"
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, begun: bool = True
+        self,
+        message: str,
+        details: list[list[object]] | None = None,
+        *,
+        retry_after_s: float | None = None,
+        begun: bool = True,
     ) -> None:
-        """Store what to tell the caller, and whether the model was called."""
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__(message, details, retry_after_s=retry_after_s)
         self.begun = begun
 
 
 class NotFiniteAnswerError(ModelRaisedError):
-    """The model answered a number that is not finite, and this gateway sends no null for it.
-
-    Attributes:
-        details: As in `InvalidInputError`.
-    """
+    """The model answered a number that is not finite, and this gateway sends no null for it."""
 
     code = "not_finite"
-
-    def __init__(self, message: str, details: list[list[object]] | None = None) -> None:
-        """Store the message and where the answer has such a number."""
-        super().__init__(message)
-        self.details = details or []
 
 
 class NotDeliveredError(Exception):

@@ -13,13 +13,19 @@ from gateway.contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
-from gateway.http.problems import MEDIA_TYPE, problem_of, render, retry_after, status_of
+from gateway.http.problems import render, retry_after, status_of
 from gateway.http.services import Services, attach
-from gateway.settings import (
-    BODY_TIMEOUT_S,
-    GatewaySettings,
+from gateway.settings import BODY_TIMEOUT_S, GatewaySettings
+from gateway.system.http1 import (
+    MEDIA_TYPE,
+    App,
+    AsgiService,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    problem_of,
 )
-from gateway.system.http1 import App, AsgiService, Message, Receive, Scope, Send
 
 _DESCRIPTION = """Serves every model of a registry by name and version.
 
@@ -39,19 +45,15 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
     attach(app, services)
     app.include_router(health.router)
     app.include_router(catalogue.router)
-    app.add_exception_handler(GatewayError, _gateway_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.exception_handler(GatewayError)(_gateway_error)
+    app.exception_handler(HTTPException)(_http_exception)
+    app.exception_handler(RequestValidationError)(_invalid_request)
     app.add_middleware(_RequestIds)
     declare_predictions(app)
     limits = BodyLimits(settings.max_body_bytes, BODY_TIMEOUT_S)
     fallback = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
     return Predictions(
-        fallback,
-        services.dispatcher,
-        services.telemetry,
-        services.admission,
-        limits,
+        fallback, services.dispatcher, services.telemetry, services.admission, limits
     )
 
 
@@ -62,8 +64,8 @@ def create_control_app(services: Services) -> FastAPI:
     )
     attach(app, services)
     app.include_router(control.router)
-    app.add_exception_handler(RolloutRefusedError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid_change)
+    app.exception_handler(RolloutRefusedError)(_refused)
+    app.exception_handler(RequestValidationError)(_invalid_change)
     return app
 
 
@@ -86,43 +88,26 @@ class _RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-async def _gateway_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, GatewayError):
-        raise error
+async def _gateway_error(request: Request, error: GatewayError) -> Response:
     seconds = retry_after(error)
-    return Response(
-        render(error, request.state.request_id),
-        status_code=status_of(error),
-        media_type=MEDIA_TYPE,
-        headers={"Retry-After": seconds} if seconds else None,
-    )
+    headers = {"Retry-After": seconds} if seconds else None
+    return Response(render(error, request.state.request_id), status_of(error), headers, MEDIA_TYPE)
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: HTTPException) -> Response:
     """Answer an unknown route or method with a problem."""
-    if not isinstance(error, HTTPException):
-        raise error
     status, detail = error.status_code, f"{request.method} {request.url.path}: {error.detail}"
     code = {404: "route_not_found", 405: "method_not_allowed"}.get(status, "http_error")
     body = problem_of(status, code, detail, request.state.request_id)
-    return Response(
-        orjson.dumps(body),
-        status_code=status,
-        media_type=MEDIA_TYPE,
-        headers=dict(error.headers or {}),
-    )
+    return Response(orjson.dumps(body), status, dict(error.headers or {}), MEDIA_TYPE)
 
 
-async def _invalid_request(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise error
+async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     body = problem_of(422, "invalid_input", _where(error), request.state.request_id)
-    return Response(orjson.dumps(body), status_code=422, media_type=MEDIA_TYPE)
+    return Response(orjson.dumps(body), 422, media_type=MEDIA_TYPE)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RolloutRefusedError):
-        raise error
+async def _refused(request: Request, error: RolloutRefusedError) -> Response:
     generation = request.app.state.services.node.table.generation
     nack = Nack.model_validate(
         {"code": error.code, "message": error.message, "generation": generation}
@@ -130,9 +115,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return Response(nack.model_dump_json(), status_code=409, media_type="application/json")
 
 
-async def _invalid_change(_: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise error
+async def _invalid_change(_: Request, error: RequestValidationError) -> Response:
     nack = Nack(code="invalid_request", message=_where(error)[:2000])
     return Response(nack.model_dump_json(), status_code=422, media_type="application/json")
 

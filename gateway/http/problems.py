@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 
 from gateway import errors
-from gateway.errors import GatewayError, InvalidInputError, NotFiniteAnswerError
-from gateway.system.http1 import MEDIA_TYPE, RefusedError
+from gateway.errors import GatewayError
+from gateway.system.http1 import RefusedError, problem_of
 from gateway.system.logs import for_public
-
-__all__ = ["MEDIA_TYPE"]
 
 _IDS_AT_ONCE = 256
 
@@ -58,7 +55,6 @@ _WITH_REASONS = (
     errors.ServingError, errors.ModelLoadingError, errors.VersionDeletedError,
 )  # fmt: skip
 """Errors whose messages may quote a registry, a storage or a library."""
-_WITH_DETAILS = (InvalidInputError, NotFiniteAnswerError)
 
 
 def _random_ids() -> Iterator[str]:
@@ -82,37 +78,22 @@ def status_of(error: GatewayError | RefusedError) -> int:
     return error.status if isinstance(error, RefusedError) else STATUS[type(error)]
 
 
-def problem(error: GatewayError | RefusedError, request_id: str) -> dict[str, Any]:
-    """Return the problem of an error."""
-    body = problem_of(status_of(error), error.code, _detail(error), request_id)
-    if isinstance(error, _WITH_DETAILS) and error.details:
-        body["errors"] = [
-            {"row": row, "field": field, "reason": reason} for row, field, reason in error.details
-        ]
-    return body
-
-
-def problem_of(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
-    """Return a problem without extensions of its own."""
-    return {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-    }
-
-
-def _detail(error: GatewayError | RefusedError) -> str:
-    return for_public(error.message) if isinstance(error, _WITH_REASONS) else error.message
-
-
 def retry_after(error: GatewayError | RefusedError) -> str | None:
     """Return ``Retry-After`` in whole seconds, at least 1, or None if it is unknown."""
     if error.retry_after_s is None:
         return None
     return str(max(1, math.ceil(error.retry_after_s)))
+
+
+def problem(error: GatewayError | RefusedError, request_id: str) -> dict[str, Any]:
+    """Return the problem of an error."""
+    detail = for_public(error.message) if isinstance(error, _WITH_REASONS) else error.message
+    body = problem_of(status_of(error), error.code, detail, request_id)
+    if isinstance(error, GatewayError) and error.details:
+        body["errors"] = [
+            {"row": row, "field": field, "reason": reason} for row, field, reason in error.details
+        ]
+    return body
 
 
 def render(error: GatewayError | RefusedError, request_id: str) -> bytes:

@@ -20,11 +20,12 @@ import structlog
 from gateway.errors import DeadlineExceededError, DrainingError, GatewayError, WorkerDiedError
 from gateway.http.predict import request
 from gateway.http.predict.request import RequestHead, request_id_of
-from gateway.http.problems import MEDIA_TYPE, render, retry_after, status_of
+from gateway.http.problems import render, retry_after, status_of
 from gateway.observability import NO_MODEL, Telemetry
 from gateway.routing import Route
 from gateway.serving import Admission, BufferedBytes, Call, Dispatcher, Slot, WorkerReply
 from gateway.system.http1 import (
+    MEDIA_TYPE,
     AsgiService,
     Body,
     EndingError,
@@ -54,15 +55,6 @@ class _VersionHeaders(NamedTuple):
     route: Route
     content_type: str
     lines: bytes
-
-
-class _Refusal(NamedTuple):
-    """The answer for an error. ``ends``: the connection ends with it."""
-
-    status: int
-    headers: list[Header]
-    body: bytes
-    ends: bool
 
 
 class _BodyWithDeadline(Body):
@@ -151,12 +143,11 @@ class Predictions:
             self._dispatcher.begin(call, partial(self._ended, exchange, call, time.perf_counter()))
             exchange.on_end = call.leave
         except Exception as error:  # noqa: BLE001  # every caller is answered
-            self._answer_refusal(exchange, self._refusal(error, request_id, call), slot)
+            self._answer_error(exchange, error, request_id, call, slot)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer a request that was refused before it was complete."""
-        refusal = self._refusal(error, request_id_of(exchange.fields), None)
-        self._answer_refusal(exchange, refusal, None)
+        self._answer_error(exchange, error, request_id_of(exchange.fields))
 
     def end(self) -> None:
         """End the requests of other routes; `Exchange.end` has ended the predictions."""
@@ -176,8 +167,7 @@ class Predictions:
             else:
                 self._answer_reply(exchange, call, pending.result(), started)
         except Exception as error:  # noqa: BLE001  # as above
-            refusal = self._refusal(error, call.request_id, call)
-            self._answer_refusal(exchange, refusal, call.slot)
+            self._answer_error(exchange, error, call.request_id, call, call.slot)
 
     def _give_up(self, exchange: Exchange, call: Call) -> None:
         if not exchange.disconnected:
@@ -192,20 +182,18 @@ class Predictions:
             raise WorkerDiedError("a reply without a route")
         seconds = time.perf_counter() - started
         version_headers = self._of_version(call.route, reply.content_type)
-        self._count(call.route, seconds)
+        series = self._telemetry.series(call.route.model, call.route.version)
+        series.requests.inc()
+        series.latency.observe(seconds)
         lines = b"%bcontent-length: %d\r\nx-request-id: %b\r\nserver-timing: %b\r\n" % (
             version_headers.lines,
             len(reply.body),
             call.request_id.encode(),
             _timing(reply, seconds),
         )
-        self._log_completed(call.request_id, seconds)
+        if self._logs_each:
+            _log.debug("request.completed", request_id=call.request_id, seconds=round(seconds, 6))
         self._answer(exchange, 200, lines, reply.body, call.slot)
-
-    def _answer_refusal(self, exchange: Exchange, refusal: _Refusal, slot: Slot | None) -> None:
-        exchange.keep_alive = exchange.keep_alive and not refusal.ends
-        lines = b"".join(b"%b: %b\r\n" % header for header in refusal.headers)
-        self._answer(exchange, refusal.status, lines, refusal.body, slot)
 
     def _answer(
         self, exchange: Exchange, status: int, lines: bytes, body: bytes, slot: Slot | None
@@ -237,17 +225,15 @@ class Predictions:
         self._version_headers[route.model, route.version] = made
         return made
 
-    def _count(self, route: Route, seconds: float) -> None:
-        series = self._telemetry.series(route.model, route.version)
-        series.requests.inc()
-        series.latency.observe(seconds)
-
-    def _log_completed(self, request_id: str, seconds: float) -> None:
-        if self._logs_each:
-            _log.debug("request.completed", request_id=request_id, seconds=round(seconds, 6))
-
-    def _refusal(self, error: Exception, request_id: str, call: Call | None) -> _Refusal:
-        """Return the answer for an error, after counting and logging it."""
+    def _answer_error(
+        self,
+        exchange: Exchange,
+        error: Exception,
+        request_id: str,
+        call: Call | None = None,
+        slot: Slot | None = None,
+    ) -> None:
+        """Answer with a problem, after counting and logging the error."""
         if not isinstance(error, (GatewayError, RefusedError)):
             _log.error("request.crashed", request_id=request_id, exc_info=error)
             error = GatewayError(f"internal error ({type(error).__name__})")
@@ -272,12 +258,12 @@ class Predictions:
             status=status,
             code=error.code,
         )
-        ends = isinstance(error, (DrainingError, EndingError))
-        return _Refusal(status, headers, body, ends)
+        if isinstance(error, (DrainingError, EndingError)):
+            exchange.keep_alive = False
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self._answer(exchange, status, lines, body, slot)
 
-    def _route_headers(
-        self, call: Call | None, headers: list[tuple[bytes, bytes]]
-    ) -> tuple[str, str]:
+    def _route_headers(self, call: Call | None, headers: list[Header]) -> tuple[str, str]:
         """Add the version's headers if it is known; return model and version as labels."""
         if call is None:
             return NO_MODEL, NO_MODEL

@@ -24,5 +24,6 @@ from gateway.system.http1.refusals import (
     MEDIA_TYPE as MEDIA_TYPE,
     EndingError as EndingError,
     RefusedError as RefusedError,
+    problem_of as problem_of,
 )
 from gateway.system.http1.server import Server as Server

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
@@ -112,19 +112,22 @@ def ending() -> EndingError:
     return EndingError("the process is shutting down", retry_after_s=1)
 
 
+def problem_of(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
+    """Return the members of a problem."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+
+
 def render(error: RefusedError) -> tuple[bytes, bytes]:
     """Return the header lines and the body of a refusal's answer."""
     request_id = uuid.uuid4().hex
-    body = orjson.dumps(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(error.status).phrase,
-            "status": error.status,
-            "detail": error.message,
-            "code": error.code,
-            "request_id": request_id,
-        }
-    )
+    body = orjson.dumps(problem_of(error.status, error.code, error.message, request_id))
     again = f"retry-after: {error.retry_after_s}\r\n" if error.retry_after_s else ""
     lines = (
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"

@@ -10,12 +10,13 @@ from structlog.testing import capture_logs
 from gateway import errors
 from gateway.contract.references import Selector, SelectorKind
 from gateway.http.predict.app import BodyLimits, Predictions
-from gateway.http.problems import MEDIA_TYPE, STATUS
+from gateway.http.problems import STATUS
 from gateway.observability.metrics import Telemetry
 from gateway.routing.route_table import Route
 from gateway.serving.admission import Admission
 from gateway.serving.replica.requests import WorkerReply
 from gateway.system.http1.asgi import AsgiService
+from gateway.system.http1.refusals import MEDIA_TYPE
 from tests.fakes.wire import WireTransport, connect
 
 DIGEST = "sha256:" + "a" * 64
@@ -189,10 +190,7 @@ async def test_other_routes_reach_the_application(client):
     assert (await client.post("/models/m")).status_code == 299
 
 
-WITH_DETAILS = {errors.InvalidInputError, errors.NotFiniteAnswerError}
-
-
-@pytest.mark.parametrize("error", [one for one in STATUS if one not in WITH_DETAILS])
+@pytest.mark.parametrize("error", STATUS)
 async def test_every_error_has_its_status_and_shape(client, dispatcher, error):
     dispatcher.error = error("what happened", retry_after_s=1.2)
     answer = await client.post("/models/m/predict")
