@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvloop
 
 from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.observability.metrics import Telemetry
@@ -18,7 +17,7 @@ from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.connections import ConnectionLimits, Connections
 from gateway.system.http1.exchange import Exchange
-from gateway.system.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
+from gateway.system.http1.head import MAX_HEAD_BYTES
 from gateway.system.http1.refusals import BodyTooLargeError
 from gateway.system.http1.server import Server
 from tests.unit.gateway.http.predict.test_app import FakeDispatcher
@@ -47,7 +46,6 @@ class World:
     expected: int = 0
     refused: list[Exception] = field(default_factory=list)
     taken: list[Exchange] = field(default_factory=list)
-    ended: list[Exchange] = field(default_factory=list)
     callers: list["Caller"] = field(default_factory=list)
 
     def __post_init__(self):
@@ -78,7 +76,6 @@ class World:
             exchange.answer(*OK)
         elif exchange.url == b"/whole":
             self.taken.append(exchange)
-            exchange.on_end = lambda: self.ended.append(exchange)
         else:
             self.asgi.begin(exchange)
 
@@ -149,17 +146,17 @@ class Caller:
         return status, json.loads(body)["code"]
 
 
-def run(main):
-    """Run on the event loop that the gateway runs on."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+@pytest.fixture
+async def world():
+    async with World(LIMITS) as world:
+        yield world
 
 
 def limits(**changes):
     return ConnectionLimits(**{"most": 20, "idle_s": 60, "head_s": 60, "read_s": 60} | changes)
 
 
-def test_a_head_that_does_not_come_is_not_waited_for():
+async def test_a_head_that_does_not_come_is_not_waited_for():
     async def dribbles(world, before, pieces):
         caller = await world.call(before)
         if before:
@@ -169,30 +166,24 @@ def test_a_head_that_does_not_come_is_not_waited_for():
             await asyncio.sleep(0.1)
         assert await caller.refused() == (408, "head_timeout")
 
-    async def main():
-        async with World(limits(head_s=0.3)) as world:
-            slow = [[b"GET / HT"], [b"GET / HTTP/1.1\r\nhost: g\r\n", b"a: b\r\n"], [b"\r\n", b"G"]]
-            calls = [dribbles(world, before, one) for before in (b"", GET) for one in slow]
-            await asyncio.gather(*calls)
-
-    run(main())
+    async with World(limits(head_s=0.3)) as world:
+        slow = [[b"GET / HT"], [b"GET / HTTP/1.1\r\nhost: g\r\n", b"a: b\r\n"], [b"\r\n", b"G"]]
+        calls = [dribbles(world, before, one) for before in (b"", GET) for one in slow]
+        await asyncio.gather(*calls)
 
 
-def test_a_head_that_is_sent_ahead_and_does_not_come_is_not_waited_for():
-    async def main():
-        async with World(limits(head_s=0.3)) as world:
-            for first in (b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n", WHOLE):
-                caller = await world.call(first + b"GET / HT")
-                await world.until(lambda: world.begun or world.taken)
-                await asyncio.sleep(0.5)
-                world.may_answer.set()
-                if world.taken:
-                    world.taken[0].answer(*OK)
-                assert (await caller.answer())[0] == 200
-                assert await caller.refused() == (408, "head_timeout")
-                world.begun = 0
-
-    run(main())
+async def test_a_head_that_is_sent_ahead_and_does_not_come_is_not_waited_for():
+    async with World(limits(head_s=0.3)) as world:
+        for first in (b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n", WHOLE):
+            caller = await world.call(first + b"GET / HT")
+            await world.until(lambda: world.begun or world.taken)
+            await asyncio.sleep(0.5)
+            world.may_answer.set()
+            if world.taken:
+                world.taken[0].answer(*OK)
+            assert (await caller.answer())[0] == 200
+            assert await caller.refused() == (408, "head_timeout")
+            world.begun = 0
 
 
 EARLY = b"POST / HTTP/1.1\r\nhost: g\r\ncontent-length: 60000\r\n\r\n"
@@ -206,329 +197,161 @@ class Refusing(World):
         raise BodyTooLargeError("too large")
 
 
-def test_the_rest_of_a_small_body_that_was_refused_is_no_head():
-    async def main():
-        async with Refusing(limits(head_s=0.3)) as world:
-            caller = await world.call(EARLY.replace(b"60000", b"5"))
-            status, head, _ = await caller.answer()
-            assert (status, "connection: close" in head) == (413, False)
-            for piece in (b"he", b"llo"):
-                caller.writer.write(piece)
-                await asyncio.sleep(0.6)
-            caller.writer.write(GET)
-            assert (await caller.answer())[0] == 200
-
-    run(main())
-
-
-def test_an_answer_at_once_leaves_no_head_to_wait_for():
-    async def main():
-        async with World(limits(head_s=0.3)) as world:
-            at_once = WHOLE.replace(b"/whole", b"/at-once")
-            caller = await world.call(at_once)
-            assert (await caller.answer())[2] == b"ok"
+async def test_the_rest_of_a_small_body_that_was_refused_is_no_head():
+    async with Refusing(limits(head_s=0.3)) as world:
+        caller = await world.call(EARLY.replace(b"60000", b"5"))
+        status, head, _ = await caller.answer()
+        assert (status, "connection: close" in head) == (413, False)
+        for piece in (b"he", b"llo"):
+            caller.writer.write(piece)
             await asyncio.sleep(0.6)
-            caller.writer.write(at_once)
-            assert (await caller.answer())[2] == b"ok"
+        caller.writer.write(GET)
+        assert (await caller.answer())[0] == 200
 
-    run(main())
+
+async def test_an_answer_at_once_leaves_no_head_to_wait_for():
+    async with World(limits(head_s=0.3)) as world:
+        at_once = WHOLE.replace(b"/whole", b"/at-once")
+        caller = await world.call(at_once)
+        assert (await caller.answer())[2] == b"ok"
+        await asyncio.sleep(0.6)
+        caller.writer.write(at_once)
+        assert (await caller.answer())[2] == b"ok"
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 70000", b"transfer-encoding: chunked"])
-def test_the_rest_of_a_large_body_that_was_refused_is_heard_out(framing):
-    async def main():
-        async with Refusing(LIMITS) as world:
-            caller = await world.call(EARLY.replace(b"content-length: 60000", framing))
-            status, head, _ = await caller.answer()
-            assert (status, "connection: close" in head) == (413, True)
-            caller.writer.write(b"x" * 60_000)
-            await caller.writer.drain()
-            caller.writer.write(GET * 1000)
-            await caller.ended()
-            assert world.begun == 0
-
-    run(main())
+async def test_the_rest_of_a_large_body_that_was_refused_is_heard_out(framing):
+    async with Refusing(LIMITS) as world:
+        caller = await world.call(EARLY.replace(b"content-length: 60000", framing))
+        status, head, _ = await caller.answer()
+        assert (status, "connection: close" in head) == (413, True)
+        caller.writer.write(b"x" * 60_000)
+        await caller.writer.drain()
+        caller.writer.write(GET * 1000)
+        await caller.ended()
+        assert world.begun == 0
 
 
 @pytest.mark.parametrize(("before", "piece"), [(EARLY, b"x"), (GET, b"\r\n"), (b"", b"\r\n")])
-def test_what_is_no_request_does_not_keep_a_connection(before, piece):
-    async def main():
-        async with Refusing(limits(idle_s=0.5)) as world:
-            caller = await world.call(before)
-            if before:
-                assert (await caller.answer())[0] in (200, 413)
-            await world.until(lambda: world.connections.open)
-            async with asyncio.timeout(SOON_S):
-                while world.connections.open:
-                    caller.writer.write(piece)
-                    await asyncio.sleep(0.02)
-
-    run(main())
+async def test_what_is_no_request_does_not_keep_a_connection(before, piece):
+    async with Refusing(limits(idle_s=0.5)) as world:
+        caller = await world.call(before)
+        if before:
+            assert (await caller.answer())[0] in (200, 413)
+        await world.until(lambda: world.connections.open)
+        async with asyncio.timeout(SOON_S):
+            while world.connections.open:
+                caller.writer.write(piece)
+                await asyncio.sleep(0.02)
 
 
-def test_a_connection_on_which_nothing_is_sent_ends():
-    async def main():
-        async with World(limits(idle_s=0.3)) as world:
-            silent, served = await world.call(), await world.call(GET)
-            assert (await served.answer())[0] == 200
-            assert await silent.ended() == b""
-            assert await served.ended() == b""
-            assert not world.connections.open
-
-    run(main())
+async def test_a_connection_on_which_nothing_is_sent_ends():
+    async with World(limits(idle_s=0.3)) as world:
+        silent, served = await world.call(), await world.call(GET)
+        assert (await served.answer())[0] == 200
+        assert await silent.ended() == b""
+        assert await served.ended() == b""
+        assert not world.connections.open
 
 
-def test_a_slow_body_and_a_slow_answer_are_no_slow_head():
-    async def main():
-        async with World(limits(head_s=0.2, idle_s=0.2)) as world:
-            slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
-            body = await world.call(b"POST /body HTTP/1.1\r\nhost: g\r\ncontent-length: 4\r\n\r\n")
-            for piece in (b"a", b"b", b"c", b"d"):
-                await asyncio.sleep(0.15)
-                body.writer.write(piece)
-            assert (await body.answer())[0] == 200
-            world.may_answer.set()
-            assert (await slow.answer())[0] == 200
-
-    run(main())
+async def test_a_slow_body_and_a_slow_answer_are_no_slow_head():
+    async with World(limits(head_s=0.2, idle_s=0.2)) as world:
+        slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
+        body = await world.call(b"POST /body HTTP/1.1\r\nhost: g\r\ncontent-length: 4\r\n\r\n")
+        for piece in (b"a", b"b", b"c", b"d"):
+            await asyncio.sleep(0.15)
+            body.writer.write(piece)
+        assert (await body.answer())[0] == 200
+        world.may_answer.set()
+        assert (await slow.answer())[0] == 200
 
 
-def test_a_head_that_is_too_large_is_refused():
-    heads = [
-        b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nhost: g\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: g\r\na: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: g\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
-        b"GET / HTTP/1.1\r\nhost: g\r\n" + b"abcdefgh: ijklmnop\r\n" * 20000,
-        b"GET / HTTP/1.1\r\nhost: g\r\nendless: " + b"x" * 1024 * 1024,
-    ]
-
-    async def main():
-        async with World(LIMITS) as world:
-            for head in heads:
-                for pieces in (1, 7):
-                    caller = await world.call()
-                    size = -(-len(head) // pieces)
-                    for start in range(0, len(head), size):
-                        caller.writer.write(head[start : start + size])
-                        await asyncio.sleep(0.01 if pieces > 1 else 0)
-                    assert await caller.refused() == (431, "head_too_large"), (head[:30], pieces)
-            assert world.begun == 0
-
-    run(main())
+async def test_a_large_head_within_the_limit_and_large_bodies_are_served(world):
+    caller = await world.call()
+    head = b"GET / HTTP/1.1\r\nhost: g\r\na: " + b"x" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n"
+    body = b"POST /body HTTP/1.1\r\nhost: g\r\ncontent-length: 500000\r\n\r\n" + b"x" * 500_000
+    for request in (head, body, body + head, GET):
+        caller.writer.write(request)
+    for _ in range(5):
+        assert (await caller.answer())[0] == 200
 
 
-CHUNKED = (
-    b"POST /body HTTP/1.1\r\nhost: g\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n"
-    b"5\r\nhello\r\n0\r\n"
-)
+async def test_what_is_no_http_is_refused(world):
+    for what in (b"\x16\x03\x01\x02\x00\x01\x00", b"nonsense\r\n\r\n", b"GET  / X\r\n"):
+        assert await (await world.call(what)).refused() == (400, "invalid_http")
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_trailer_is_no_header(at_once):
-    seen = []
-
-    async def app(scope, receive, send):
-        while (await receive()).get("more_body"):
-            pass
-        seen.append(dict(scope["headers"]))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def main():
-        async with World(LIMITS, answers=app) as world:
-            trailer = b"a: c\r\nexpect: 100-continue\r\n\r\n"
-            whole = CHUNKED.replace(b"/body", b"/whole") + trailer
-            caller = await world.call(CHUNKED)
-            if at_once:
-                caller.writer.write(trailer)
-            else:
-                await asyncio.sleep(0.05)
-                caller.writer.write(trailer)
-            assert (await caller.answer())[0] == 200
-            assert seen == [{b"host": b"g", b"a": b"b", b"transfer-encoding": b"chunked"}]
-            caller.writer.write(whole)
-            await world.until(lambda: world.taken)
-            assert dict(world.taken[0].headers) == seen[0]
-
-    run(main())
+async def test_nonsense_behind_a_request_does_not_cost_it_its_answer(world):
+    slow = b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n"
+    caller = await world.call(slow + GET + b"nonsense\r\n\r\n")
+    await world.until(lambda: world.begun == 1)
+    world.may_answer.set()
+    assert [(await caller.answer())[0] for _ in range(2)] == [200, 200]
+    assert await caller.refused() == (400, "invalid_http")
 
 
-@pytest.mark.parametrize(
-    "trailers",
-    [b"".join(b"t%06d: x\r\n" % number for number in range(200_000)), b"x" * 2**21, b"a: " * 2**20],
-    ids=["many", "a long name", "a long value"],
-)
-def test_trailers_without_end_are_refused(trailers):
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(CHUNKED)
-            await world.until(lambda: world.expected == 1)
-            caller.writer.write(trailers)
-            status, _, body = await caller.answer()
-            assert (status, json.loads(body)["code"]) == (431, "head_too_large")
-            assert world.begun == 0
-
-    run(main())
-
-
-def test_a_large_head_within_the_limit_and_large_bodies_are_served():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call()
-            head = b"GET / HTTP/1.1\r\nhost: g\r\na: " + b"x" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n"
-            body = (
-                b"POST /body HTTP/1.1\r\nhost: g\r\ncontent-length: 500000\r\n\r\n" + b"x" * 500_000
-            )
-            for request in (head, body, body + head, GET):
-                caller.writer.write(request)
-            for _ in range(5):
-                assert (await caller.answer())[0] == 200
-
-    run(main())
-
-
-def test_what_is_no_http_is_refused():
-    async def main():
-        async with World(LIMITS) as world:
-            for what in (b"\x16\x03\x01\x02\x00\x01\x00", b"nonsense\r\n\r\n", b"GET  / X\r\n"):
-                assert await (await world.call(what)).refused() == (400, "invalid_http")
-
-    run(main())
-
-
-def test_a_url_that_is_not_ascii_is_told_to_be_percent_encoded():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call("GET /models/ünï HTTP/1.1\r\nhost: g\r\n\r\n".encode())
-            status, _, body = await caller.answer()
-            problem = json.loads(body)
-            assert (status, problem["code"]) == (400, "invalid_http")
-            assert "must be percent-encoded in UTF-8, such as %C3%BC for ü" in problem["detail"]
-
-    run(main())
-
-
-def test_a_body_that_breaks_off_into_nonsense_is_refused():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(CHUNKED.partition(b"5\r\n")[0])
-            await world.until(lambda: world.expected == 1)
-            caller.writer.write(b"zz\r\n")
-            status, head, body = await caller.answer()
-            assert (status, json.loads(body)["code"]) == (400, "invalid_http")
-            assert "connection: close" in head
-            assert world.begun == 0
-
-    run(main())
-
-
-def test_nonsense_behind_a_request_does_not_cost_it_its_answer():
-    async def main():
-        async with World(LIMITS) as world:
-            slow = b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n"
-            caller = await world.call(slow + GET + b"nonsense\r\n\r\n")
-            await world.until(lambda: world.begun == 1)
-            world.may_answer.set()
-            assert [(await caller.answer())[0] for _ in range(2)] == [200, 200]
-            assert await caller.refused() == (400, "invalid_http")
-
-    run(main())
-
-
-def test_requests_that_are_sent_ahead_are_answered_in_order_however_many():
-    async def main():
-        async with World(LIMITS) as world:
-            many = 3000
-            greedy = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n" + GET * many)
-            await world.until(lambda: world.begun == 1)
-            other = await world.call(GET)
+async def test_requests_that_are_sent_ahead_are_answered_in_order_however_many(world):
+    many = 3000
+    greedy = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n" + GET * many)
+    await world.until(lambda: world.begun == 1)
+    other = await world.call(GET)
+    assert (await other.answer())[0] == 200
+    world.may_answer.set()
+    for number in range(many + 1):
+        assert (await greedy.answer())[0] == 200, number
+        if number == 10:  # others have their turn meanwhile
+            other.writer.write(GET)
             assert (await other.answer())[0] == 200
-            world.may_answer.set()
-            for number in range(many + 1):
-                assert (await greedy.answer())[0] == 200, number
-                if number == 10:  # others have their turn meanwhile
-                    other.writer.write(GET)
-                    assert (await other.answer())[0] == 200
-                    assert world.begun < many
-            greedy.writer.write(GET)
-            assert (await greedy.answer())[0] == 200
-
-    run(main())
+            assert world.begun < many
+    greedy.writer.write(GET)
+    assert (await greedy.answer())[0] == 200
 
 
-def test_an_upgrade_that_is_offered_is_declined():
-    """As Java's client offers HTTP/2 with its first request."""
-
-    async def main():
-        async with World(LIMITS) as world:
-            offer = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: A\r\n"
-            post = b"POST /whole HTTP/1.1\r\nhost: g\r\n" + offer + b"content-length: 3\r\n\r\nabc"
-            caller = await world.call(post + GET)
-            await world.until(lambda: world.taken)
-            assert world.taken[0].body == b"abc"
-            world.taken[0].answer(*OK)
-            assert [(await caller.answer())[0] for _ in range(2)] == [200, 200]
-
-    run(main())
-
-
-def test_connections_beyond_the_limit_are_told_so_and_others_go_on():
-    async def main():
-        async with World(limits(most=3)) as world:
-            inside = [await world.call() for _ in range(3)]
-            await world.until(lambda: len(world.connections.open) == 3)
-            for data in (b"", GET, b"x" * 100_000):
-                beyond = await world.call(data)
-                assert await beyond.refused() == (503, "too_many_connections")
-            for caller in inside:
-                caller.writer.write(GET)
-                assert (await caller.answer())[0] == 200
-            inside[0].writer.close()
-            await world.until(lambda: len(world.connections.open) == 2)
-            assert (await (await world.call(GET)).answer())[0] == 200
-
-    run(main())
+async def test_connections_beyond_the_limit_are_told_so_and_others_go_on():
+    async with World(limits(most=3)) as world:
+        inside = [await world.call() for _ in range(3)]
+        await world.until(lambda: len(world.connections.open) == 3)
+        for data in (b"", GET, b"x" * 100_000):
+            beyond = await world.call(data)
+            assert await beyond.refused() == (503, "too_many_connections")
+        for caller in inside:
+            caller.writer.write(GET)
+            assert (await caller.answer())[0] == 200
+        inside[0].writer.close()
+        await world.until(lambda: len(world.connections.open) == 2)
+        assert (await (await world.call(GET)).answer())[0] == 200
 
 
-def test_a_flood_of_connections_leaves_none():
-    async def main():
-        async with World(limits(most=5)) as world:
-            for _ in range(3):
-                callers = [await world.call() for _ in range(300)]
-                for caller in callers:
-                    caller.writer.transport.abort()
-            await world.until(lambda: not world.connections.open)
-            assert (await (await world.call(GET)).answer())[0] == 200
-
-    run(main())
+async def test_a_flood_of_connections_leaves_none():
+    async with World(limits(most=5)) as world:
+        for _ in range(3):
+            callers = [await world.call() for _ in range(300)]
+            for caller in callers:
+                caller.writer.transport.abort()
+        await world.until(lambda: not world.connections.open)
+        assert (await (await world.call(GET)).answer())[0] == 200
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_caller_who_does_not_read_is_left(closing):
-    async def main():
-        async with World(limits(read_s=0.3)) as world:
-            last = b"connection: close\r\n" if closing else b""
-            caller = await world.call(
-                b"GET /large HTTP/1.1\r\nhost: g\r\n" + last + b"\r\n", limit=1024
-            )
-            await world.until(lambda: world.begun == 1)
-            await world.until(lambda: not world.connections.open)
-            caller.writer.transport.abort()
-
-    run(main())
+async def test_a_caller_who_does_not_read_is_left(closing):
+    async with World(limits(read_s=0.3)) as world:
+        last = b"connection: close\r\n" if closing else b""
+        caller = await world.call(
+            b"GET /large HTTP/1.1\r\nhost: g\r\n" + last + b"\r\n", limit=1024
+        )
+        await world.until(lambda: world.begun == 1)
+        await world.until(lambda: not world.connections.open)
+        caller.writer.transport.abort()
 
 
-def test_a_slow_but_steady_reader_gets_all_of_it():
-    async def main():
-        async with World(limits(read_s=2.0)) as world:
-            caller = await world.call(b"GET /large HTTP/1.1\r\nhost: g\r\n\r\n", limit=1024)
-            await caller.reader.readuntil(b"\r\n\r\n")
-            got = 0
-            while got < LARGE:  # 128 pieces: over the time for nothing
-                got += len(await caller.reader.readexactly(LARGE // 128))
-                await asyncio.sleep(0.02)
-
-    run(main())
+async def test_a_slow_but_steady_reader_gets_all_of_it():
+    async with World(limits(read_s=2.0)) as world:
+        caller = await world.call(b"GET /large HTTP/1.1\r\nhost: g\r\n\r\n", limit=1024)
+        await caller.reader.readuntil(b"\r\n\r\n")
+        got = 0
+        while got < LARGE:  # 128 pieces: over the time for nothing
+            got += len(await caller.reader.readexactly(LARGE // 128))
+            await asyncio.sleep(0.02)
 
 
 async def stopping(world):
@@ -537,126 +360,107 @@ async def stopping(world):
     await asyncio.sleep(0)
 
 
-def test_the_end_answers_what_is_under_way_and_who_comes_then():
-    async def main():
-        async with World(LIMITS) as world:
-            slow = [await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n") for _ in range(3)]
-            idle = await world.call(GET)
-            await idle.answer()
-            await world.until(lambda: world.begun == 4)
-            await stopping(world)
-            idle.writer.write(GET)  # on its way as the end began
-            status, head, _ = await idle.answer()
-            assert (status, "connection: close" in head) == (200, True)
-            silent = await world.call()
-            assert await silent.ended() == b""
-            newcomer = await world.call(GET)
-            assert (await newcomer.answer())[0] == 200
-            assert await newcomer.ended() == b""
-            assert not world.serving.done()
-            world.may_answer.set()
-            for caller in slow:
-                status, head, _ = await caller.answer()
-                assert (status, "connection: close" in head) == (200, True)
-                assert await caller.ended() == b""
-            async with asyncio.timeout(SOON_S):
-                await asyncio.shield(world.serving)
-
-    run(main())
+async def test_the_end_answers_what_is_under_way_and_who_comes_then(world):
+    slow = [await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n") for _ in range(3)]
+    idle = await world.call(GET)
+    await idle.answer()
+    await world.until(lambda: world.begun == 4)
+    await stopping(world)
+    idle.writer.write(GET)  # on its way as the end began
+    status, head, _ = await idle.answer()
+    assert (status, "connection: close" in head) == (200, True)
+    silent = await world.call()
+    assert await silent.ended() == b""
+    newcomer = await world.call(GET)
+    assert (await newcomer.answer())[0] == 200
+    assert await newcomer.ended() == b""
+    assert not world.serving.done()
+    world.may_answer.set()
+    for caller in slow:
+        status, head, _ = await caller.answer()
+        assert (status, "connection: close" in head) == (200, True)
+        assert await caller.ended() == b""
+    async with asyncio.timeout(SOON_S):
+        await asyncio.shield(world.serving)
 
 
-def test_a_connection_that_was_just_made_does_not_idle_yet():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call()
-            await world.until(lambda: world.connections.open)
-            world.connections.close_idle(SOON_S)
-            caller.writer.write(GET)  # on its way as others were closed
-            assert (await caller.answer())[0] == 200
-            world.connections.close_idle(SOON_S)
-            caller.writer.write(GET)
-            assert (await caller.answer())[0] == 200
-            world.connections.close_idle()
-            assert await caller.ended() == b""
-
-    run(main())
+async def test_a_connection_that_was_just_made_does_not_idle_yet(world):
+    caller = await world.call()
+    await world.until(lambda: world.connections.open)
+    world.connections.close_idle(SOON_S)
+    caller.writer.write(GET)  # on its way as others were closed
+    assert (await caller.answer())[0] == 200
+    world.connections.close_idle(SOON_S)
+    caller.writer.write(GET)
+    assert (await caller.answer())[0] == 200
+    world.connections.close_idle()
+    assert await caller.ended() == b""
 
 
-def test_callers_who_come_again_and_again_do_not_hold_up_the_end():
-    async def main():
-        async with World(LIMITS) as world:
-            refused = 0
+async def test_callers_who_come_again_and_again_do_not_hold_up_the_end(world):
+    refused = 0
 
-            async def come_again():
-                nonlocal refused
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    while True:
-                        caller = await world.call(GET)
-                        await caller.answer()
-                        caller.writer.transport.abort()
-                        refused += 1
+    async def come_again():
+        nonlocal refused
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                caller = await world.call(GET)
+                await caller.answer()
+                caller.writer.transport.abort()
+                refused += 1
 
-            slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
-            await world.until(lambda: world.begun == 1)
-            coming = [asyncio.create_task(come_again()) for _ in range(10)]
-            await stopping(world)
-            await world.until(lambda: refused > 50)
-            world.may_answer.set()
-            assert (await slow.answer())[0] == 200
-            async with asyncio.timeout(5):
-                await asyncio.shield(world.serving)
-            await asyncio.gather(*coming)
-
-    run(main())
+    slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
+    await world.until(lambda: world.begun == 1)
+    coming = [asyncio.create_task(come_again()) for _ in range(10)]
+    await stopping(world)
+    await world.until(lambda: refused > 50)
+    world.may_answer.set()
+    assert (await slow.answer())[0] == 200
+    async with asyncio.timeout(5):
+        await asyncio.shield(world.serving)
+    await asyncio.gather(*coming)
 
 
 @pytest.mark.parametrize("asked_again", [False, True])
-def test_nobody_holds_up_the_end(asked_again):
-    async def main():
-        drain_timeout_s = 60.0 if asked_again else 0.8
-        async with World(LIMITS, drain_timeout_s=drain_timeout_s) as world:
-            slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
-            body = await world.call(b"POST / HTTP/1.1\r\nhost: g\r\ncontent-length: 9\r\n\r\nx")
-            await world.call(b"GET /large HTTP/1.1\r\nhost: g\r\n\r\n", limit=1024)
-            head = await world.call(b"GET / HT")
-            await world.until(lambda: sum(one.busy for one in world.connections.open) == 4)
-            await stopping(world)
-            await asyncio.sleep(0.7)
-            assert not world.serving.done()
-            if asked_again:
-                world.server.stop(at_once=True)
-            assert await head.refused() == (503, "draining")
-            assert (await slow.answer())[0] == 503
-            assert (await body.answer())[0] == 503
-            async with asyncio.timeout(SOON_S):
-                await asyncio.shield(world.serving)
-
-    run(main())
+async def test_nobody_holds_up_the_end(asked_again):
+    drain_timeout_s = 60.0 if asked_again else 0.8
+    async with World(LIMITS, drain_timeout_s=drain_timeout_s) as world:
+        slow = await world.call(b"GET /slow HTTP/1.1\r\nhost: g\r\n\r\n")
+        body = await world.call(b"POST / HTTP/1.1\r\nhost: g\r\ncontent-length: 9\r\n\r\nx")
+        await world.call(b"GET /large HTTP/1.1\r\nhost: g\r\n\r\n", limit=1024)
+        head = await world.call(b"GET / HT")
+        await world.until(lambda: sum(one.busy for one in world.connections.open) == 4)
+        await stopping(world)
+        await asyncio.sleep(0.7)
+        assert not world.serving.done()
+        if asked_again:
+            world.server.stop(at_once=True)
+        assert await head.refused() == (503, "draining")
+        assert (await slow.answer())[0] == 503
+        assert (await body.answer())[0] == 503
+        async with asyncio.timeout(SOON_S):
+            await asyncio.shield(world.serving)
 
 
 # --- requests that come in one piece --------------------------------------------------------------
 
 
-def test_a_request_that_comes_whole_is_offered_and_answered():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(WHOLE)
-            for number in (1, 2):
-                await world.until(lambda number=number: len(world.taken) == number)
-                exchange = world.taken[-1]
-                assert exchange.body == b"body"
-                assert (b"content-length", b"4") in exchange.headers
-                assert all(one.busy for one in world.connections.open)
-                exchange.answer(*OK)
-                status, head, body = await caller.answer()
-                assert (status, body) == (200, b"ok")
-                assert "date: " in head
-                assert "connection: close" not in head
-                assert not any(one.busy for one in world.connections.open)
-                caller.writer.write(WHOLE)
-            assert (world.begun, world.ended) == (0, [])
-
-    run(main())
+async def test_a_request_that_comes_whole_is_offered_and_answered(world):
+    caller = await world.call(WHOLE)
+    for number in (1, 2):
+        await world.until(lambda number=number: len(world.taken) == number)
+        exchange = world.taken[-1]
+        assert exchange.body == b"body"
+        assert (b"content-length", b"4") in exchange.headers
+        assert all(one.busy for one in world.connections.open)
+        exchange.answer(*OK)
+        status, head, body = await caller.answer()
+        assert (status, body) == (200, b"ok")
+        assert "date: " in head
+        assert "connection: close" not in head
+        assert not any(one.busy for one in world.connections.open)
+        caller.writer.write(WHOLE)
+    assert world.begun == 0
 
 
 @pytest.mark.parametrize(
@@ -669,7 +473,7 @@ def test_a_request_that_comes_whole_is_offered_and_answered():
         [bytes([byte]) for byte in WHOLE.replace(b"/whole", b"/")],
     ],
 )
-def test_a_request_reaches_the_application_with_its_body_however_it_comes(pieces):
+async def test_a_request_reaches_the_application_with_its_body_however_it_comes(pieces):
     received = []
 
     async def app(scope, receive, send):
@@ -680,35 +484,24 @@ def test_a_request_reaches_the_application_with_its_body_however_it_comes(pieces
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def main():
-        async with World(LIMITS, answers=app) as world:
-            caller = await world.call()
-            for piece in pieces:
-                caller.writer.write(piece.replace(b"/whole", b"/"))
-                await asyncio.sleep(0.01)
-            await world.until(lambda: received)
-            assert received == [b"body"]
-
-    run(main())
+    async with World(LIMITS, answers=app) as world:
+        caller = await world.call()
+        for piece in pieces:
+            caller.writer.write(piece.replace(b"/whole", b"/"))
+            await asyncio.sleep(0.01)
+        await world.until(lambda: received)
+        assert received == [b"body"]
 
 
-def test_what_is_sent_ahead_of_an_answer_waits_for_it():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(WHOLE + GET + WHOLE)
-            await world.until(lambda: world.taken)
-            await asyncio.sleep(0.05)
-            assert (world.begun, len(world.taken)) == (0, 1)
-            world.taken[0].answer(*OK)
-            assert [(await caller.answer())[2] for _ in range(2)] == [b"ok", b"xxxxx"]
-            await world.until(lambda: len(world.taken) == 2)
-            world.taken[1].answer(*OK)
-            assert (await caller.answer())[2] == b"ok"
-
-    run(main())
+@pytest.fixture
+def traced():
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
 
 
-def test_a_connection_that_idles_keeps_nothing_of_its_last_request():
+@pytest.mark.usefixtures("traced")
+async def test_a_connection_that_idles_keeps_nothing_of_its_last_request():
     """Looked at by what is allocated: whoever refers to it, keeps it."""
     size, heard, count = 40_000, 20_000, 20
     head = b"POST /whole HTTP/1.1\r\nhost: g\r\na: %b\r\ncontent-length: %d\r\n\r\n" % (
@@ -719,105 +512,19 @@ def test_a_connection_that_idles_keeps_nothing_of_its_last_request():
     def held(before):
         return (tracemalloc.get_traced_memory()[0] - before) / (count * (size + heard))
 
-    async def main():
-        async with World(limits(most=count)) as world:
-            callers = [await world.call() for _ in range(count)]
-            await world.until(lambda: len(world.connections.open) == count)
-            before, _ = tracemalloc.get_traced_memory()
-            for number, caller in enumerate(callers, 1):
-                caller.writer.write(head + b"b" * size)
-                await world.until(lambda number=number: len(world.taken) == number)
-            assert held(before) > 0.9, "while they wait for their answers"
-            for exchange, caller in zip(world.taken, callers, strict=True):
-                exchange.answer(*OK)
-                assert (await caller.answer())[2] == b"ok"
-            assert len(world.connections.open) == count
-            assert held(before) < 0.2
-
-    tracemalloc.start()
-    try:
-        run(main())
-    finally:
-        tracemalloc.stop()
-
-
-def test_a_caller_who_hangs_up_ends_its_exchange():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(WHOLE)
-            await world.until(lambda: world.taken)
-            caller.writer.transport.abort()
-            await world.until(lambda: world.ended == world.taken)
-            assert world.taken[0].disconnected
-            world.taken[0].answer(*OK)  # too late, and nobody is hurt
-
-    run(main())
-
-
-def test_nonsense_behind_an_exchange_does_not_cost_it_its_answer():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(WHOLE + b"nonsense\r\n\r\n")
-            await world.until(lambda: world.taken)
-            world.taken[0].answer(*OK)
+    async with World(limits(most=count)) as world:
+        callers = [await world.call() for _ in range(count)]
+        await world.until(lambda: len(world.connections.open) == count)
+        before, _ = tracemalloc.get_traced_memory()
+        for number, caller in enumerate(callers, 1):
+            caller.writer.write(head + b"b" * size)
+            await world.until(lambda number=number: len(world.taken) == number)
+        assert held(before) > 0.9, "while they wait for their answers"
+        for exchange, caller in zip(world.taken, callers, strict=True):
+            exchange.answer(*OK)
             assert (await caller.answer())[2] == b"ok"
-            assert await caller.refused() == (400, "invalid_http")
-
-    run(main())
-
-
-def test_a_slow_caller_is_waited_for():
-    async def main():
-        async with World(LIMITS) as world:
-            caller = await world.call(WHOLE, limit=1024)
-            await world.until(lambda: world.taken)
-            lines = b"content-length: %d\r\n" % LARGE
-            read = asyncio.Event()
-            world.taken[0].on_read = read.set
-            world.taken[0].answer(200, lines, b"x" * LARGE)
-            await asyncio.sleep(0.1)
-            assert not read.is_set()
-            assert len((await caller.answer())[2]) == LARGE
-            async with asyncio.timeout(SOON_S):
-                await read.wait()
-
-    run(main())
-
-
-@pytest.mark.parametrize("in_time", [True, False])
-def test_the_end_waits_for_exchanges_and_then_tells_them(in_time):
-    async def main():
-        async with World(LIMITS, drain_timeout_s=60 if in_time else 0.8) as world:
-            caller = await world.call(WHOLE)
-            await world.until(lambda: world.taken)
-            await stopping(world)
-            await asyncio.sleep(0.2)
-            assert not world.ended
-            assert not world.serving.done()
-            if not in_time:
-                await world.until(lambda: world.ended)
-            world.taken[0].answer(*OK)
-            status, head, _ = await caller.answer()
-            assert (status, "connection: close" in head) == (200, True)
-            assert await caller.ended() == b""
-            async with asyncio.timeout(SOON_S):
-                await asyncio.shield(world.serving)
-
-    run(main())
-
-
-def test_an_old_caller_is_answered_and_left():
-    async def main():
-        async with World(LIMITS) as world:
-            old = WHOLE.replace(b"1.1", b"1.0")
-            for request in (old, WHOLE.replace(b"content", b"connection: close\r\ncontent")):
-                caller = await world.call(request)
-                await world.until(lambda: world.taken)
-                world.taken.pop().answer(*OK)
-                assert "connection: close" in (await caller.answer())[1]
-                assert await caller.ended() == b""
-
-    run(main())
+        assert len(world.connections.open) == count
+        assert held(before) < 0.2
 
 
 # --- predictions by callers who are slow ----------------------------------------------------------
@@ -860,64 +567,55 @@ async def is_served(world):
         assert (await caller.answer())[0] == 200
 
 
-def test_slow_senders_of_bodies_take_no_place_of_others():
-    async def main():
-        admission, world = predicting()
-        async with world:
-            slow = []
-            for _ in range(PLACES):
-                slow.append((await world.call(LENGTH % b"m" + b"b"), b"ody"))
-                slow.append((await world.call(PIECES % b"m" + b"1\r\nb\r\n"), b"0\r\n\r\n"))
-            await world.until(lambda: admission.in_flight_bytes == 2 * PLACES)
-            await is_served(world)
-            for caller, rest in slow:
-                caller.writer.write(rest)
-                assert (await caller.answer())[0] == 200
-            await world.until(lambda: not admission.in_flight_bytes)
-
-    run(main())
+async def test_slow_senders_of_bodies_take_no_place_of_others():
+    admission, world = predicting()
+    async with world:
+        slow = []
+        for _ in range(PLACES):
+            slow.append((await world.call(LENGTH % b"m" + b"b"), b"ody"))
+            slow.append((await world.call(PIECES % b"m" + b"1\r\nb\r\n"), b"0\r\n\r\n"))
+        await world.until(lambda: admission.in_flight_bytes == 2 * PLACES)
+        await is_served(world)
+        for caller, rest in slow:
+            caller.writer.write(rest)
+            assert (await caller.answer())[0] == 200
+        await world.until(lambda: not admission.in_flight_bytes)
 
 
-def test_sixteen_slow_senders_of_large_bodies_shut_nobody_out():
-    async def main():
-        mib = 1024 * 1024
-        admission, world = predicting(max_bytes=16 * (mib - 1), max_body_bytes=mib)
-        async with world:
-            length = HEAD % b"m" + b"content-length: %d\r\n\r\n" % mib
-            for _ in range(16):
-                # a head alone: who is expected is refused by what has come of the others
-                await world.call(length)
-            await world.until(lambda: sum(one.busy for one in world.connections.open) == 16)
-            for caller in world.callers:
-                caller.writer.write(b"x" * (mib - 1))
-            refused = [asyncio.ensure_future(caller.answer()) for caller in world.callers]
-            await world.until(lambda: sum(one.done() for one in refused) == 8)
-            assert {one.result()[0] for one in refused if one.done()} == {429}
-            await world.until(lambda: admission.buffered_bytes == 8 * (mib - 1))
-            await is_served(world)
-            large = await world.call(length + b"x" * mib)
-            assert (await large.answer())[0] == 429
-            for one in refused:
-                one.cancel()
-            for caller in world.callers:
-                caller.writer.transport.abort()
-            await world.until(lambda: not admission.in_flight_bytes)
-
-    run(main())
+async def test_sixteen_slow_senders_of_large_bodies_shut_nobody_out():
+    mib = 1024 * 1024
+    admission, world = predicting(max_bytes=16 * (mib - 1), max_body_bytes=mib)
+    async with world:
+        length = HEAD % b"m" + b"content-length: %d\r\n\r\n" % mib
+        for _ in range(16):
+            # a head alone: who is expected is refused by what has come of the others
+            await world.call(length)
+        await world.until(lambda: sum(one.busy for one in world.connections.open) == 16)
+        for caller in world.callers:
+            caller.writer.write(b"x" * (mib - 1))
+        refused = [asyncio.ensure_future(caller.answer()) for caller in world.callers]
+        await world.until(lambda: sum(one.done() for one in refused) == 8)
+        assert {one.result()[0] for one in refused if one.done()} == {429}
+        await world.until(lambda: admission.buffered_bytes == 8 * (mib - 1))
+        await is_served(world)
+        large = await world.call(length + b"x" * mib)
+        assert (await large.answer())[0] == 429
+        for one in refused:
+            one.cancel()
+        for caller in world.callers:
+            caller.writer.transport.abort()
+        await world.until(lambda: not admission.in_flight_bytes)
 
 
-def test_slow_readers_of_answers_take_no_place_of_others():
-    async def main():
-        admission, world = predicting()
-        async with world:
-            for _ in range(PLACES):
-                await world.call(LENGTH % b"large" + b"body", limit=1024)
-                await world.call(PIECES % b"large" + b"1\r\nb\r\n0\r\n\r\n", limit=1024)
-            await world.until(lambda: admission.in_flight_bytes >= 2 * PLACES * LARGE)
-            assert admission.in_flight == 0
-            await is_served(world)
-            for caller in world.callers:
-                caller.writer.transport.abort()
-            await world.until(lambda: not admission.in_flight_bytes)
-
-    run(main())
+async def test_slow_readers_of_answers_take_no_place_of_others():
+    admission, world = predicting()
+    async with world:
+        for _ in range(PLACES):
+            await world.call(LENGTH % b"large" + b"body", limit=1024)
+            await world.call(PIECES % b"large" + b"1\r\nb\r\n0\r\n\r\n", limit=1024)
+        await world.until(lambda: admission.in_flight_bytes >= 2 * PLACES * LARGE)
+        assert admission.in_flight == 0
+        await is_served(world)
+        for caller in world.callers:
+            caller.writer.transport.abort()
+        await world.until(lambda: not admission.in_flight_bytes)

@@ -173,3 +173,8 @@ def test_a_head_beyond_its_bounds_is_refused(pieces: int) -> None:
     large = head_of(b"a: " + b"x" * MAX_HEAD_BYTES)
     for one in (many, large, large[: MAX_HEAD_BYTES + 10]):
         assert refused(one, pieces) == (431, "head_too_large")
+
+
+def test_a_url_that_is_not_ascii_is_told_to_be_percent_encoded() -> None:
+    with pytest.raises(RefusedError, match="percent-encoded in UTF-8, such as %C3%BC for ü"):
+        read(head_of(line="GET /models/ünï HTTP/1.1\r\n".encode()))
