@@ -72,7 +72,6 @@ from gateway.contract.references import (
     ArtifactRef as ArtifactRef,
     InvalidReferenceError as InvalidReferenceError,
     Selector as Selector,
-    SelectorKind as SelectorKind,
     digest_hex as digest_hex,
     parse_alias as parse_alias,
     parse_digest as parse_digest,

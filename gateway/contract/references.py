@@ -6,8 +6,6 @@ Standard library only; the lowest layer of both packages.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -28,33 +26,8 @@ class InvalidReferenceError(ValueError):
     """A name, version, alias or digest that cannot be one. The message says why."""
 
 
-class SelectorKind(StrEnum):
-    """The two ways to say which version is meant."""
-
-    VERSION = "version"
-    ALIAS = "alias"
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Which version of a model a caller means: a number, or an alias (``latest`` included).
-
-    Attributes:
-        kind: Whether ``text`` is a version number or an alias.
-        text: The number in canonical decimal, or the alias without ``@``.
-    """
-
-    kind: SelectorKind
-    text: str
-
-    @property
-    def version(self) -> int:
-        """The version number; only for ``SelectorKind.VERSION``."""
-        return int(self.text)
-
-    def __str__(self) -> str:
-        """Return the spelling used in paths: ``3`` or ``@champion``."""
-        return self.text if self.kind is SelectorKind.VERSION else f"@{self.text}"
+Selector = int | str
+"""Which version of a model a caller means: its number, or an alias (`LATEST` included)."""
 
 
 def parse_model_name(text: str) -> str:
@@ -124,8 +97,8 @@ def parse_selector(text: str) -> Selector:
         InvalidReferenceError: Neither a version nor an alias.
     """
     if text.isascii() and text.isdigit():
-        return Selector(SelectorKind.VERSION, str(parse_version(text)))
-    return Selector(SelectorKind.ALIAS, parse_alias(text.removeprefix("@")))
+        return parse_version(text)
+    return parse_alias(text.removeprefix("@"))
 
 
 def parse_digest(text: str) -> str:

@@ -17,7 +17,6 @@ from gateway.contract import (
     CatalogueVersion,
     InvalidReferenceError,
     Policy,
-    SelectorKind,
     VersionState,
     parse_model_name,
     parse_selector,
@@ -86,8 +85,8 @@ async def get_version(request: Request, model: str, version: str) -> dict[str, A
     except InvalidReferenceError as error:
         raise InvalidSelectorError(f"not a version or alias: {error}") from error
     entry = table.model(name)
-    if selector.kind is SelectorKind.VERSION:
-        found = table.version(name, selector.version)
+    if isinstance(selector, int):
+        found = table.version(name, selector)
     else:
         route = table.resolve(name, selector)
         found = table.version(name, route.version)

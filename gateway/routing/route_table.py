@@ -23,7 +23,6 @@ from gateway.contract import (
     Policy,
     RefusedDigest,
     Selector,
-    SelectorKind,
     VersionState,
 )
 from gateway.errors import (
@@ -390,9 +389,9 @@ class RouteTable:
     def _resolve(self, model: str, selector: Selector | None) -> Route:
         if selector is None:
             return self._default(model)
-        if selector.kind is SelectorKind.VERSION:
-            return self._by_version(model, selector.version)
-        return self._by_alias(model, selector.text)
+        if isinstance(selector, int):
+            return self._by_version(model, selector)
+        return self._by_alias(model, selector)
 
     def _default(self, model: str) -> Route:
         entry = self.model(model)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.contract import SelectorKind
 from gateway.errors import (
     DrainingError,
     ModelLoadFailedError,
@@ -215,6 +214,4 @@ def _conflict(route: Route, other: Route) -> str:
 
 def _is_number(call: Call) -> bool:
     """Whether a call names a version by its number only."""
-    selector = call.selector
-    by_number = selector is not None and selector.kind is SelectorKind.VERSION
-    return by_number and call.second_selector in (None, selector)
+    return isinstance(call.selector, int) and call.second_selector in (None, call.selector)

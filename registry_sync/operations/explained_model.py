@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.contract import CatalogueVersion, Selector, SelectorKind, VersionState
+from gateway.contract import CatalogueVersion, Selector, VersionState
 from registry_sync.domain import ExplainAnswer, HistoryEntry, HoldState, ModelState, SelectorState
 from registry_sync.errors import LedgerError
 from registry_sync.operations.damage import copies
@@ -40,11 +40,11 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
         raise unknown_model(view, model)
     if selector is None:
         explained = [explain_alias(view, model, alias.alias) for alias in state.aliases]
-    elif selector.kind is SelectorKind.VERSION:
-        explained = [explain_version(view, model, selector.version or 0)]
+    elif isinstance(selector, int):
+        explained = [explain_version(view, model, selector)]
     else:
         _must_have(state, selector)
-        explained = [explain_alias(view, model, selector.text)]
+        explained = [explain_alias(view, model, selector)]
     attempts, ledger_error = await _attempts(view, model, explained if selector else None)
     return ExplainAnswer(
         model=model,
@@ -70,11 +70,11 @@ def unknown_model(view: NodeView, model: str) -> UnknownError:
     )
 
 
-def _must_have(state: ModelState, selector: Selector) -> None:
-    known = [alias.alias for alias in state.aliases]
-    if selector.text not in known:
+def _must_have(state: ModelState, alias: str) -> None:
+    known = [one.alias for one in state.aliases]
+    if alias not in known:
         raise UnknownError(
-            f"{state.name} has no alias {selector.text!r}"
+            f"{state.name} has no alias {alias!r}"
             + (f", it has: {', '.join(known)}" if known else "")
         )
 

@@ -429,7 +429,7 @@ class _WatchedReplica(Replica):
 
 
 def _by_number(asked: Asked) -> bool:
-    return asked.call.selector is not None and asked.call.selector.text.isdigit()
+    return isinstance(asked.call.selector, int)
 
 
 def _catalogue(digests: Callable[[int], str]) -> contract.Catalogue:

@@ -8,7 +8,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import errors
-from gateway.contract.references import Selector, SelectorKind
 from gateway.http.predict.app import BodyLimits, Predictions
 from gateway.http.problems import STATUS
 from gateway.observability.metrics import Telemetry
@@ -92,25 +91,22 @@ async def client(request, app):
         yield client
 
 
-VERSION, ALIAS = SelectorKind.VERSION, SelectorKind.ALIAS
-
-
 @pytest.mark.parametrize(
     ("path", "header", "model", "selector", "second_selector"),
     [
         ("/models/m/predict", None, "m", None, None),
-        ("/models/m/predict", "3", "m", Selector(VERSION, "3"), None),
-        ("/models/m/predict", "champion", "m", Selector(ALIAS, "champion"), None),
-        ("/models/m/predict", "@champion", "m", Selector(ALIAS, "champion"), None),
-        ("/models/m/predict", "latest", "m", Selector(ALIAS, "latest"), None),
-        ("/models/m/versions/3/predict", None, "m", Selector(VERSION, "3"), None),
-        ("/models/m/versions/@prod/predict", None, "m", Selector(ALIAS, "prod"), None),
-        ("/models/m/versions/%40prod/predict", None, "m", Selector(ALIAS, "prod"), None),
-        ("/models/m/versions/@%C3%BCn%C3%AF/predict", None, "m", Selector(ALIAS, "ünï"), None),
-        ("/models/m/predict", "ünï".encode(), "m", Selector(ALIAS, "ünï"), None),
-        ("/models/m/predict", "@%C3%BCn%C3%AF", "m", Selector(ALIAS, "ünï"), None),
-        ("/models/m/predict", " %33 ", "m", Selector(VERSION, "3"), None),
-        ("/models/m/versions/3/predict", "4", "m", Selector(VERSION, "3"), Selector(VERSION, "4")),
+        ("/models/m/predict", "3", "m", 3, None),
+        ("/models/m/predict", "champion", "m", "champion", None),
+        ("/models/m/predict", "@champion", "m", "champion", None),
+        ("/models/m/predict", "latest", "m", "latest", None),
+        ("/models/m/versions/3/predict", None, "m", 3, None),
+        ("/models/m/versions/@prod/predict", None, "m", "prod", None),
+        ("/models/m/versions/%40prod/predict", None, "m", "prod", None),
+        ("/models/m/versions/@%C3%BCn%C3%AF/predict", None, "m", "ünï", None),
+        ("/models/m/predict", "ünï".encode(), "m", "ünï", None),
+        ("/models/m/predict", "@%C3%BCn%C3%AF", "m", "ünï", None),
+        ("/models/m/predict", " %33 ", "m", 3, None),
+        ("/models/m/versions/3/predict", "4", "m", 3, 4),
         ("/models/a%20b%3F%2525/predict", None, "a b?%25", None, None),
         ("/models/%C3%BCml/predict/", None, "üml", None, None),
     ],
