@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -122,7 +122,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Build a gateway, run it for the block, and release everything at its end.
 
     Raises:
-        StartError: The node's folder or table file cannot be used.
+        StartError: The table file cannot be used.
     """
     damaged = DamagedFiles()
     table_file = TableFile(settings.node_dir, damaged)
@@ -130,11 +130,12 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         table = await asyncio.to_thread(table_file.load, settings.default_alias)
     except TableFileError as error:
         raise StartError(str(error)) from error
-    life = Life.own(_node_id(settings, damaged), uuid.uuid4().hex)
+    node_id = read_node_id(settings.node_dir, damaged, must_be_kept=False)
+    life = Life.own(node_id, uuid.uuid4().hex)
     await asyncio.to_thread(_end_leftovers, life)
-    with _marked(life):
-        async with _running(settings, damaged, life, table_file, table) as gateway:
-            yield gateway
+    os.environ[MARK] = life.as_mark()  # every process that is started from now on inherits it
+    async with _running(settings, damaged, life, table_file, table) as gateway:
+        yield gateway
 
 
 def _end_leftovers(life: Life) -> None:
@@ -146,19 +147,6 @@ def _end_leftovers(life: Life) -> None:
     else:
         if count:
             _log.warning("leftovers.stopped", processes=count)
-
-
-@contextlib.contextmanager
-def _marked(life: Life) -> Iterator[None]:
-    """Let every process that is started in the block inherit the mark of this life."""
-    before = os.environ.get(MARK)
-    os.environ[MARK] = life.as_mark()
-    try:
-        yield
-    finally:
-        os.environ.pop(MARK)
-        if before is not None:
-            os.environ[MARK] = before
 
 
 @contextlib.asynccontextmanager
@@ -309,17 +297,3 @@ def _resident_set(
         requirements=load_orders,
         shared_bytes=shared_bytes,
     )
-
-
-def _node_id(settings: GatewaySettings, damaged: DamagedFiles) -> str:
-    """Return the node's id. Blocking.
-
-    Raises:
-        StartError: The folder cannot be used.
-    """
-    try:
-        return read_node_id(settings.node_dir, damaged, must_be_kept=False)
-    except OSError as error:
-        raise StartError(
-            f"the node's folder {settings.node_dir} cannot be used: {error}"
-        ) from error

@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
 from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
 from gateway.http.problems import render, retry_after, status_of
-from gateway.http.services import Services, attach
+from gateway.http.services import Services
 from gateway.settings import BODY_TIMEOUT_S, GatewaySettings
 from gateway.system.http1 import (
     MEDIA_TYPE,
@@ -42,7 +42,7 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the caller's Host
     )
-    attach(app, services)
+    app.state.services = services
     app.include_router(health.router)
     app.include_router(catalogue.router)
     app.exception_handler(GatewayError)(_gateway_error)
@@ -62,7 +62,7 @@ def create_control_app(services: Services) -> FastAPI:
     app = FastAPI(
         title="registry-gateway control", docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    attach(app, services)
+    app.state.services = services
     app.include_router(control.router)
     app.exception_handler(RolloutRefusedError)(_refused)
     app.exception_handler(RequestValidationError)(_invalid_change)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from gateway.contract import (
     LATEST,
@@ -23,7 +24,7 @@ from gateway.contract import (
     to_rfc3339,
 )
 from gateway.errors import InvalidSelectorError, RegistryUnavailableError, VersionNotFoundError
-from gateway.http.services import Services, services_of
+from gateway.http.services import OurServices, Services
 from gateway.routing import Node, RouteTable, has_bytes
 from gateway.serving import Resident
 from gateway.system import in_slices
@@ -38,46 +39,42 @@ _OF_LOADED = (
 
 
 @router.get("/models")
-async def list_models(request: Request) -> Response:
+async def list_models(services: OurServices) -> Response:
     """List every registered model with its aliases, and the time of the last listing.
 
     There may be thousands: they are described in slices, all from one table.
     """
-    services = services_of(request)
     table = services.node.table
+    models = (_summary(services.node, table, table.model(name)) for name in table.names())
     other = {"generation": table.generation, "registry": registry_freshness(services)}
-    models = [
-        orjson.dumps(_summary(services.node, table, table.model(name)))
-        async for name in in_slices(table.names())
-    ]
-    body = b'{"models":[%b],%b' % (b",".join(models), orjson.dumps(other)[1:])
-    return Response(body, media_type="application/json")
+    return await _sliced("models", models, other)
 
 
 @router.get("/models/{model}")
-async def get_model(request: Request, model: str) -> Response:
+async def get_model(services: OurServices, model: str) -> Response:
     """Show one model: its versions, and what each alias means here and in the registry, and why."""
-    services = services_of(request)
     table = services.node.table
     entry = table.model(_name(model))
-    summary = _summary(services.node, table, entry)
     other = {
+        **_summary(services.node, table, entry),
         "policy": _policy(entry.policy),
         "generation": table.generation,
         "registry": registry_freshness(services),
     }
-    versions = [
-        orjson.dumps(_version(services, table, entry, one, whole=False))
-        async for one in in_slices(entry.versions)
-    ]
-    parts = orjson.dumps(summary)[:-1], b",".join(versions), orjson.dumps(other)[1:]
-    return Response(b'%b,"versions":[%b],%b' % parts, media_type="application/json")
+    versions = (_version(services, table, entry, one, whole=False) for one in entry.versions)
+    return await _sliced("versions", versions, other)
+
+
+async def _sliced(name: str, items: Iterable[Any], other: dict[str, Any]) -> Response:
+    """Return an object with other members and one list, which is made in slices."""
+    encoded = [orjson.dumps(one) async for one in in_slices(items)]
+    body = b'%b,"%b":[%b]}' % (orjson.dumps(other)[:-1], name.encode(), b",".join(encoded))
+    return Response(body, media_type="application/json")
 
 
 @router.get("/models/{model}/versions/{version}")
-async def get_version(request: Request, model: str, version: str) -> dict[str, Any]:
+async def get_version(services: OurServices, model: str, version: str) -> dict[str, Any]:
     """Show one version: state, aliases, digest, signature, framework versions, input example."""
-    services = services_of(request)
     table = services.node.table
     name = _name(model)
     try:

@@ -15,63 +15,61 @@ from gateway.contract import (
 )
 from gateway.errors import RolloutRefusedError
 from gateway.http.catalogue_reader import read_catalogue, read_model_change
-from gateway.http.services import services_of
+from gateway.http.services import OurServices
 
 router = APIRouter()
 
 
 @router.put("/catalogue")
-async def put_catalogue(request: Request) -> Ack:
+async def put_catalogue(services: OurServices, request: Request) -> Ack:
     """Take a whole `Catalogue`, which may be megabytes."""
     document = await request.body()
-    catalogue = await read_catalogue(document)
-    return await services_of(request).rollout.catalogue.take(catalogue, document)
+    return await services.rollout.catalogue.take(await read_catalogue(document), document)
 
 
 @router.put("/catalogue/models/{name:path}")
-async def put_model(request: Request, name: str) -> Ack:
+async def put_model(services: OurServices, request: Request, name: str) -> Ack:
     """Take a `ModelChange`, which may have thousands of versions."""
     document = (await request.body()).replace(b"\n", b" ")  # one line; in JSON it is only space
     change = await read_model_change(document)
     if change.name != name:
         raise RolloutRefusedError("invalid_request", f"the body is about model {change.name!r}")
-    return await services_of(request).rollout.catalogue.take_model(change, document)
+    return await services.rollout.catalogue.take_model(change, document)
 
 
 @router.post("/catalogue/unchanged")
-async def keep_catalogue(request: Request, body: UnchangedCatalogue) -> Ack:
+async def keep_catalogue(services: OurServices, body: UnchangedCatalogue) -> Ack:
     """Take the time of a listing that has not changed."""
-    return await services_of(request).rollout.catalogue.confirm(body)
+    return await services.rollout.catalogue.confirm(body)
 
 
 @router.post("/stage", status_code=202)
-async def stage(request: Request, body: StageRequest) -> Ack:
+async def stage(services: OurServices, body: StageRequest) -> Ack:
     """Start a standby; its outcome comes through ``observe``."""
-    return services_of(request).rollout.standbys.start(body)
+    return services.rollout.standbys.start(body)
 
 
 @router.post("/activate")
-async def activate(request: Request, body: ActivateRequest) -> Ack:
+async def activate(services: OurServices, body: ActivateRequest) -> Ack:
     """Point an alias at a staged version."""
-    return await services_of(request).rollout.activate(body)
+    return await services.rollout.activate(body)
 
 
 @router.post("/retire")
-async def retire(request: Request, body: RetireRequest) -> Ack:
+async def retire(services: OurServices, body: RetireRequest) -> Ack:
     """Remove an alias or a standby."""
-    return await services_of(request).rollout.retire(body)
+    return await services.rollout.retire(body)
 
 
 @router.post("/allow")
-async def allow(request: Request, body: AllowRequest) -> Ack:
+async def allow(services: OurServices, body: AllowRequest) -> Ack:
     """Let an alias take bytes again that an automatic rollback refused it."""
-    return await services_of(request).rollout.allow(body)
+    return await services.rollout.allow(body)
 
 
 @router.get("/observe")
-async def observe(request: Request, after: int = 0, of: str | None = None) -> NodeState:
+async def observe(services: OurServices, after: int = 0, of: str | None = None) -> NodeState:
     """Return the node's state after its next change. Refused while the gateway shuts down."""
-    services = services_of(request)
     if services.draining:
         raise RolloutRefusedError("draining", "the gateway is shutting down")
     return await services.rollout.observe(after, of)

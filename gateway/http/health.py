@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.http.catalogue import registry_freshness
-from gateway.http.services import Services, services_of
+from gateway.http.services import OurServices, Services
 from gateway.observability import exposition
 
 router = APIRouter(tags=["health"])
@@ -25,9 +25,8 @@ async def live() -> dict[str, str]:
 
 @router.get("/ready", include_in_schema=False)
 @router.get("/health/ready")
-async def ready(request: Request, response: Response) -> dict[str, Any]:
+async def ready(services: OurServices, response: Response) -> dict[str, Any]:
     """Answer 200 while the table is loaded and the gateway is not draining, else 503."""
-    services = services_of(request)
     if services.draining:
         response.status_code = 503
     return {
@@ -38,9 +37,8 @@ async def ready(request: Request, response: Response) -> dict[str, Any]:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request) -> Response:
+async def metrics(services: OurServices) -> Response:
     """Return every metric in Prometheus' text format."""
-    services = services_of(request)
     _measure(services)
     text = await exposition(services.telemetry.metrics())
     return Response(text, media_type=CONTENT_TYPE_LATEST)

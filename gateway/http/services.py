@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from gateway.observability import Telemetry
 from gateway.rollout import Rollout
 from gateway.routing import Node
 from gateway.serving import Admission, Dispatcher, ResidentSet
 from gateway.system.http1 import Connections
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 
 @dataclass
@@ -31,11 +28,10 @@ class Services:
     draining: bool = False
 
 
-def attach(app: FastAPI, services: Services) -> None:
-    """Attach the services to an application."""
-    app.state.services = services
+async def _services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
-def services_of(request: Request) -> Services:
-    """Return the services of a request's application."""
-    return cast("Services", request.app.state.services)
+OurServices = Annotated[Services, Depends(_services_of)]
+"""A route's parameter: the services in the state of its application."""

@@ -116,7 +116,6 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles, *, must_be_kept: bool) -
             again, a gateway does not.
 
     Raises:
-        OSError: The folder cannot be used.
         StartError: A new id is needed and cannot be kept.
     """
     paths = (node_dir / "node_id", node_dir / "node_id.copy")

@@ -19,7 +19,6 @@ from gateway.contract.catalogue import (
 from gateway.contract.node_state import ActiveAlias, RefusedDigest
 from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.http.catalogue import router
-from gateway.http.services import attach
 from gateway.routing.node import Node
 from gateway.routing.route_table import RouteTable
 from gateway.serving.residency.load_history import LoadHistory
@@ -34,7 +33,7 @@ async def pages_of(
     services: Any = SimpleNamespace(node=node, residents=residents)
     app = FastAPI()
     app.include_router(router)
-    attach(app, services)
+    app.state.services = services
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://g") as client:
         yield client
