@@ -53,8 +53,6 @@ class Connection(asyncio.Protocol):
         self._ahead = b""  # bytes behind the open request
         self._to_drop = 0  # bytes to drop before the end
         self._cut = False
-        self._unasked = False  # a refused body whose caller waits for 100 Continue
-        self._is_ending = False
         self._paused_reading = False
         self._paused_writing = False
         self._leaving = False
@@ -92,8 +90,6 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request arrives or is answered, or an answer is still unread."""
-        if self._is_ending:
-            return False
         under_way = self._exchange is not None or self._head is not None or self._ahead != b""
         return under_way or self._transport.get_write_buffer_size() > 0
 
@@ -254,7 +250,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  # the service knows its own errors
             self._left = None if head.length is None else head.length - len(rest)
             if head.expects and not rest:
-                self._unasked, exchange.keep_alive = True, False
+                exchange.keep_alive = False
             self._refuse_body(error)
             return
         if head.length is None:
@@ -387,37 +383,32 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         if self._cut:
             self._transport.pause_reading()
-            self._end_writing()
-        elif self._unasked:
-            self._end_writing()
+            self._end_writing(_LAST_READ_S, 0)
         elif self._left == 0:
             self.close()
         else:
-            self._leaving = True
-            self._to_drop = min(self._left or _DROPPED_BYTES, _DROPPED_BYTES)
-            self._set_timer(_DROPPED_S, self.close)
+            self._end_writing(_DROPPED_S, min(self._left or _DROPPED_BYTES, _DROPPED_BYTES))
 
     def _drop_bytes(self, size: int) -> None:
         """Drop bytes after the last answer."""
         self._to_drop -= size
         if self._to_drop > 0 or self._transport.is_closing():
             return
-        if self._is_ending:
-            self._transport.pause_reading()  # it ends soon
+        if self._left:
+            self.close()  # that was all of its request
         else:
-            self.close()
+            self._transport.pause_reading()  # it ends soon
 
     def _refuse(self, error: RefusedError) -> None:
         """Answer an invalid request with an error, and end."""
         self._head, self._ahead = None, b""
         self.write(error.status, *render(error), keep_alive=False)
-        self._end_writing()
-        self._to_drop = _DROPPED_AFTER_HEAD_BYTES
+        self._end_writing(_LAST_READ_S, _DROPPED_AFTER_HEAD_BYTES)
 
-    def _end_writing(self) -> None:
-        """Close the sending side, and wait for a moment, or the answer might be lost."""
-        self._leaving = self._is_ending = True
-        self._to_drop = _DROPPED_BYTES
+    def _end_writing(self, seconds: float, most_bytes: int) -> None:
+        """Close the sending side, and drop what comes, within limits."""
+        self._leaving = True
+        self._to_drop = most_bytes
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._set_timer(_LAST_READ_S, self.abort)
+        self._set_timer(seconds, self.abort)

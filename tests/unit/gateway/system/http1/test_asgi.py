@@ -67,3 +67,15 @@ async def test_failure_before_the_application_runs_is_answered(
     wire = connect(served(Waiting()))
     wire.send(GET)
     assert (await wire.answered())[0] == 500
+
+
+@pytest.mark.parametrize("status", [200, 0])
+async def test_an_answer_has_its_headers_and_needs_a_status(status: int) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"x-a", b"b")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    wire = connect(served(app))
+    wire.send(GET)
+    found, headers, _ = await wire.answered()
+    assert (found, dict(headers).get("x-a")) == ((200, "b") if status else (500, None))

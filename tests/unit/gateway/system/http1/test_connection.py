@@ -28,7 +28,7 @@ def head(length: int) -> bytes:
 async def test_refusal_before_100_continue_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, over: int
 ) -> None:
-    monkeypatch.setattr(connection, "_LAST_READ_S", 0.01)
+    monkeypatch.setattr(connection, "_DROPPED_S", 0.01)
     wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
     wire.send(head(MOST + over) + b"expect: 100-continue\r\n\r\n")
     status, headers, _ = await wire.answered()
