@@ -6,8 +6,9 @@ a later one.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from gateway.contract import ArtifactRef
 from gateway.observability.tally import BUCKETS, Tally, bucket_of
@@ -50,7 +51,7 @@ class LiveTallies:
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[ArtifactRef, _Entry] = OrderedDict()  # the last used is the last
+        self._entries: LRUCache[ArtifactRef, _Entry] = LRUCache(_MOST_VERSIONS)
         self._period = 0
 
     def count(self, key: ArtifactRef, seconds: float | None) -> None:
@@ -84,10 +85,6 @@ class LiveTallies:
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(self._period)
-            if len(self._entries) > _MOST_VERSIONS:
-                self._entries.popitem(last=False)
-            return entry
-        self._entries.move_to_end(key)
-        if entry.period != self._period:
+        elif entry.period != self._period:
             entry.enter(self._period)
         return entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prometheus_client import (
@@ -24,6 +25,8 @@ _LATENCY_BUCKETS_S = (
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8, 16, 32,
 )  # fmt: skip
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
+
+_NAMESPACE = "gateway"
 
 AnyMetric = Counter | Gauge | Histogram
 NO_MODEL = "-"
@@ -45,65 +48,54 @@ class Telemetry:
         """Register every metric."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks when a series began
         self.registry = CollectorRegistry()
-        by_version = ("model", "version")
-        self.requests = self._counter(
+        counter = partial(Counter, namespace=_NAMESPACE, registry=self.registry)
+        gauge = partial(Gauge, namespace=_NAMESPACE, registry=self.registry)
+        histogram = partial(Histogram, namespace=_NAMESPACE, registry=self.registry)
+        by_version, by_alias = ("model", "version"), ("model", "alias")
+        self.requests = counter(
             "requests", "Prediction requests that were answered with a prediction.", by_version
         )
-        self.errors = self._counter(
+        self.errors = counter(
             "errors", "Prediction requests that were answered with an error.", (*by_version, "code")
         )
-        self.latency = self._histogram(
+        self.latency = histogram(
             "request_seconds",
             "Seconds from a request's last body byte to its answer.",
             by_version,
-            _LATENCY_BUCKETS_S,
+            buckets=_LATENCY_BUCKETS_S,
         )
-        self.loads = self._counter("loads", "Workers that became ready.", by_version)
-        self.load_failures = self._counter(
+        self.loads = counter("loads", "Workers that became ready.", by_version)
+        self.load_failures = counter(
             "load_failures", "Workers that did not become ready.", (*by_version, "failure")
         )
-        self.load_seconds = self._histogram(
+        self.load_seconds = histogram(
             "load_seconds",
             "Seconds to start a worker, check, load and warm.",
             by_version,
-            _LOAD_BUCKETS_S,
+            buckets=_LOAD_BUCKETS_S,
         )
-        self.evictions = self._counter("evictions", "Workers that made room.", by_version)
-        self.deaths = self._counter(
+        self.evictions = counter("evictions", "Workers that made room.", by_version)
+        self.deaths = counter(
             "worker_deaths", "Ready workers that ended without being asked to.", by_version
         )
-        self.swaps = self._counter(
-            "swaps", "Aliases that were pointed at another version.", ("model", "alias")
-        )
-        self.rollbacks = self._counter("rollbacks", "Automatic rollbacks.", ("model", "alias"))
-        self.resident_bytes = self._gauge(
+        self.swaps = counter("swaps", "Aliases that were pointed at another version.", by_alias)
+        self.rollbacks = counter("rollbacks", "Automatic rollbacks.", by_alias)
+        self.resident_bytes = gauge(
             "resident_bytes",
             "Private memory of a version's worker, as it measured itself.",
             by_version,
         )
-        self.workers = self._gauge("replicas", "Workers of any state.", ("state",))
-        self.connections = self._gauge("connections", "Open connections of callers.")
-        self.leases = self._gauge("leases", "Leases on workers, of all versions.")
-        self.in_flight = self._gauge("in_flight", "Prediction requests in flight.")
-        self.in_flight_bytes = self._gauge("in_flight_bytes", "Bytes of requests and answers.")
-        self.generation = self._gauge("route_generation", "Generation of the route table.")
-        self.control_plane_up = self._gauge(
+        self.workers = gauge("replicas", "Workers of any state.", ("state",))
+        self.connections = gauge("connections", "Open connections of callers.")
+        self.leases = gauge("leases", "Leases on workers, of all versions.")
+        self.in_flight = gauge("in_flight", "Prediction requests in flight.")
+        self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of requests and answers.")
+        self.generation = gauge("route_generation", "Generation of the route table.")
+        self.control_plane_up = gauge(
             "control_plane_up",
             "1 while the control plane is heard, 0 when it has been silent for 15 s.",
         )
         self._series: dict[tuple[str, int], VersionSeries] = {}
-
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"gateway_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(f"gateway_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-    ) -> Histogram:
-        full_name = f"gateway_{name}"
-        return Histogram(full_name, text, labels, buckets=buckets, registry=self.registry)
 
     def series(self, model: str, version: int) -> VersionSeries:
         """Return the series of a version that the route table knows."""
@@ -134,19 +126,14 @@ class Telemetry:
                     self._series.pop((model, version), None)
 
     def _series_by_model(self) -> Iterator[tuple[AnyMetric, dict[str, str]]]:
-        for metric in (self.swaps, self.rollbacks, *self._by_version()):
+        for metric in self.metrics():
             for labels, _ in series_of(metric):
-                yield metric, labels
+                if "model" in labels:
+                    yield metric, labels
 
     def metrics(self) -> list[AnyMetric]:
         """Return every metric, in the order of their registration."""
         return [one for one in vars(self).values() if isinstance(one, AnyMetric)]
-
-    def _by_version(self) -> tuple[AnyMetric, ...]:
-        return (
-            self.requests, self.errors, self.latency, self.loads, self.load_failures,
-            self.load_seconds, self.evictions, self.deaths, self.resident_bytes,
-        )  # fmt: skip
 
 
 def series_of(metric: AnyMetric) -> Iterator[tuple[dict[str, str], Any]]:

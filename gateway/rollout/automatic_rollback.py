@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -72,8 +71,7 @@ class AutomaticRollback:
         self._observed: dict[AliasRef, _Promotion] = {}
         self._rollbacks: dict[AliasRef, asyncio.Task[None]] = {}
         self._period_began = clock()
-        self._table_seen: Mapping[AliasRef, ActiveAlias] | None = None
-        self._seen_at = 0
+        self._seen_at: int | None = None
 
     async def run(self) -> None:
         """Look every second, until cancelled. Return at once if the window is 0 s."""
@@ -112,14 +110,11 @@ class AutomaticRollback:
 
     def _follow_table(self) -> None:
         active = self._node.table.active
-        if active is self._table_seen:
-            return  # no alias has moved since
-        moved = None if self._table_seen is None else self._node.moves.after(self._seen_at)
-        seen_at = self._node.seq
+        moved = None if self._seen_at is None else self._node.moves.after(self._seen_at)
         for alias in {*active, *self._observed} if moved is None else moved:
             self._follow_alias(alias, active.get(alias))
         # Last: if an alias raised, the next look follows the same moves again.
-        self._table_seen, self._seen_at = active, seen_at
+        self._seen_at = self._node.seq
 
     def _follow_alias(self, alias: AliasRef, entry: ActiveAlias | None) -> None:
         promotion = self._observed.get(alias)
@@ -156,9 +151,8 @@ class AutomaticRollback:
     def _roll_back_if_worse(self, alias: AliasRef, promotion: _Promotion) -> None:
         reason = self._why_worse(promotion)
         if reason is not None:
-            task = asyncio.get_running_loop().create_task(self._roll_back(alias, promotion, reason))
-            self._rollbacks[alias] = task
-            task.add_done_callback(partial(self._rolled_back, alias))
+            rollback = self._roll_back(alias, promotion, reason)
+            self._rollbacks[alias] = asyncio.get_running_loop().create_task(rollback)
 
     def _why_worse(self, promotion: _Promotion) -> str | None:
         key = promotion.active.ref
@@ -178,9 +172,7 @@ class AutomaticRollback:
             _log.exception("rollback.failed", **alias._asdict())
         finally:
             promotion.try_at = self._clock() + _RETRY_S
-
-    def _rolled_back(self, alias: AliasRef, _: asyncio.Task[None]) -> None:
-        del self._rollbacks[alias]
+            del self._rollbacks[alias]
 
     def _warn(self, alias: AliasRef, promotion: _Promotion, reason: str, why_not: str) -> None:
         """Report that an alias stays although its version does worse. It is tried again."""

@@ -136,7 +136,7 @@ async def test_the_page_of_a_model_gives_others_a_turn(page: Any) -> None:
     body = (await page()).json()
     assert [one["version"] for one in body["versions"]] == list(range(1, VERSIONS + 1))
     assert list(body) == [
-        "name", "href", "default", "aliases", "problems", "versions", "policy", "generation",
-        "registry",
+        "name", "href", "default", "aliases", "problems", "policy", "generation", "registry",
+        "versions",
     ]  # fmt: skip
     assert await share_without_a_turn(page) < 0.5
