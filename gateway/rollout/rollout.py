@@ -158,8 +158,7 @@ class Rollout:
         def decide(table: RouteTable) -> RouteTable:
             if table.active.get(key) != bad:
                 raise RolloutRefusedError("generation_mismatch", "the alias has moved since")
-            back = _previous(table, bad)
-            return table.rolled_back(*_rolled_back(table, bad, back, reason, self._node.clock()))
+            return table.rolled_back(*_rolled_back(table, bad, reason, self._node.clock()))
 
         back = _previous(self._node.table, bad)
         async with self.standbys.warmed(back, bad):
@@ -264,9 +263,10 @@ def _previous(table: RouteTable, bad: ActiveAlias) -> ArtifactRef:
 
 
 def _rolled_back(
-    table: RouteTable, bad: ActiveAlias, back: ArtifactRef, reason: str, now: float
+    table: RouteTable, bad: ActiveAlias, reason: str, now: float
 ) -> tuple[ActiveAlias, RefusedDigest]:
     """Return the alias after a rollback, and the digest that it is refused."""
+    back = _previous(table, bad)
     entry = ActiveAlias(
         alias=bad.alias,
         **back._asdict(),

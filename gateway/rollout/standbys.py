@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
-from typing import get_args
+from typing import Any, get_args
 
 import structlog
 from cachetools import LRUCache
@@ -48,8 +48,7 @@ class Standbys:
         self._standby_timeout_s = standby_timeout_s
         self._stage_wait_s = stage_wait_s
         self._stages: dict[str, asyncio.Task[None]] = {}
-        self._standbys: dict[str, StageRequest] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._standbys: dict[str, tuple[StageRequest, asyncio.TimerHandle]] = {}
         self._outcomes: LRUCache[str, StageOutcome] = LRUCache(_REMEMBERED_STAGES)
 
     def start(self, request: StageRequest) -> Ack:
@@ -62,7 +61,7 @@ class Standbys:
 
     def requests(self) -> list[StageRequest]:
         """Return the requests whose standbys are up."""
-        return list(self._standbys.values())
+        return [request for request, _ in self._standbys.values()]
 
     def was_warmed(self, request: ActivateRequest) -> bool:
         """Return whether this gateway has loaded and warmed the bytes of a request."""
@@ -73,10 +72,9 @@ class Standbys:
 
     def dismiss(self, stage_id: str) -> None:
         """End a standby that was activated, or whose time is over."""
-        timer = self._timers.pop(stage_id, None)
-        if timer is not None:
+        if stage_id in self._standbys:
+            _, timer = self._standbys.pop(stage_id)
             timer.cancel()
-        if self._standbys.pop(stage_id, None) is not None:
             self._residents.unstage(stage_id)
             self._node.changed()
 
@@ -118,7 +116,7 @@ class Standbys:
 
     async def close(self) -> None:
         """Stop the stages that are under way, and every timer."""
-        for timer in self._timers.values():
+        for _, timer in self._standbys.values():
             timer.cancel()
         for task in list(self._stages.values()):
             task.cancel()
@@ -133,14 +131,15 @@ class Standbys:
             loaded = await self._bring_up(request, log)
         except LoadError as error:
             log.warning("stage.failed", failure=error.failure, reason=error.message)
-            self._finish(request, failure=error.failure, message=error.message, durations={})
+            failure = error.failure if error.failure in _FAILURES else "load_failed"
+            self._finish(request, failure=failure, message=error.message)
         except Exception as error:
             log.exception("stage.failed", failure="load_failed")
             self._residents.unstage(request.stage_id)
-            self._finish(request, "internal_error", f"internal error: {error!r}", {})
+            self._finish(request, failure="internal_error", message=f"internal error: {error!r}")
         else:
             log.info("stage.completed", durations_s=loaded.durations_s, warm_up=loaded.warm_up)
-            self._finish(request, failure=None, message=None, durations=loaded.durations_s)
+            self._finish(request, durations_s=loaded.durations_s)
 
     async def _bring_up(
         self, request: StageRequest, log: structlog.stdlib.BoundLogger
@@ -191,26 +190,12 @@ class Standbys:
         return policy.swap or "blue_green"
 
     def _stand_by(self, request: StageRequest) -> None:
-        self._standbys[request.stage_id] = request
-        self._timers[request.stage_id] = asyncio.get_running_loop().call_later(
+        timer = asyncio.get_running_loop().call_later(
             self._standby_timeout_s, self.dismiss, request.stage_id
         )
+        self._standbys[request.stage_id] = request, timer
 
-    def _finish(
-        self,
-        request: StageRequest,
-        failure: str | None,
-        message: str | None,
-        durations: dict[str, float],
-    ) -> None:
-        outcome = StageOutcome.model_validate(
-            {
-                "stage_id": request.stage_id,
-                **request.ref._asdict(),
-                "failure": failure if failure in _FAILURES or failure is None else "load_failed",
-                "message": message,
-                "durations_s": durations,
-            }
-        )
+    def _finish(self, request: StageRequest, **members: Any) -> None:
+        outcome = StageOutcome(stage_id=request.stage_id, **request.ref._asdict(), **members)
         self._outcomes[request.stage_id] = outcome
         self._node.report(outcome)
