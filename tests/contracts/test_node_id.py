@@ -16,13 +16,13 @@ from gateway.system.files.damaged_files import DamagedFile, DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.disk import fill_disk
 
-Read = Callable[[Path], tuple[str, list[tuple[str, str | None]]]]
+Read = Callable[[Path], tuple[str, list[DamagedFile]]]
 
 
-def read_by(folder: Path, *, must_be_kept: bool) -> tuple[str, list[tuple[str, str | None]]]:
+def read_by(folder: Path, *, must_be_kept: bool) -> tuple[str, list[DamagedFile]]:
+    """Read the id as one of the planes does; return it and the damage that is reported."""
     damaged = DamagedFiles()
-    found = read_node_id(folder, damaged, must_be_kept=must_be_kept)
-    return found, [(one.name, one.set_aside) for one in damaged.all()]
+    return read_node_id(folder, damaged, must_be_kept=must_be_kept), damaged.all()
 
 
 read_by_gateway = partial(read_by, must_be_kept=False)
@@ -33,18 +33,6 @@ read_by_control_plane = partial(read_by, must_be_kept=True)
 def read(request: pytest.FixtureRequest) -> Read:
     reads: Read = request.param
     return reads
-
-
-@pytest.fixture(params=[False, True], ids=["gateway", "registry_sync"])
-def reported(request: pytest.FixtureRequest) -> Callable[[Path], list[DamagedFile]]:
-    """Read the id as one of the planes does; return the damage that it reports."""
-
-    def report(folder: Path) -> list[DamagedFile]:
-        damaged = DamagedFiles()
-        read_node_id(folder, damaged, must_be_kept=request.param)
-        return damaged.all()
-
-    return report
 
 
 NO_IDS = [
@@ -76,7 +64,8 @@ def test_one_damaged_file_costs_nothing(
 ) -> None:
     known, _ = read(tmp_path)
     damage.apply(tmp_path / name)
-    assert read(tmp_path) == (known, [(name, f"{name}.damaged-1")])
+    found, (one,) = read(tmp_path)
+    assert (found, one.name, one.set_aside) == (known, name, f"{name}.damaged-1")
     assert read(tmp_path) == (known, [])
     (tmp_path / name).unlink()
     assert read(tmp_path) == (known, [])
@@ -86,21 +75,19 @@ def test_one_damaged_file_costs_nothing(
     ("name", "says"), [("node_id", "its copy"), ("node_id.copy", "of which this is the copy")]
 )
 def test_it_is_said_from_where_the_id_is_known(
-    reported: Callable[[Path], list[DamagedFile]], tmp_path: Path, name: str, says: str
+    read: Read, tmp_path: Path, name: str, says: str
 ) -> None:
-    assert reported(tmp_path) == []
+    read(tmp_path)
     (tmp_path / name).write_text("no id")
-    (one,) = reported(tmp_path)
+    _, (one,) = read(tmp_path)
     assert (one.name, one.instead.endswith(says)) == (name, True), one
 
 
-def test_a_copy_with_another_id_is_set_aside_and_told(
-    reported: Callable[[Path], list[DamagedFile]], read: Read, tmp_path: Path
-) -> None:
+def test_a_copy_with_another_id_is_set_aside_and_told(read: Read, tmp_path: Path) -> None:
     known, _ = read(tmp_path)
     (tmp_path / "node_id.copy").write_text(f"{uuid.uuid4()}\n")
     other = (tmp_path / "node_id.copy").read_text()
-    (one,) = reported(tmp_path)
+    _, (one,) = read(tmp_path)
     assert (one.name, one.reason) == ("node_id.copy", "holds another id than node_id")
     assert (tmp_path / str(one.set_aside)).read_text() == other
     assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (known, [])
@@ -131,7 +118,7 @@ def test_with_both_damaged_the_node_has_a_new_id(
         damage.apply(tmp_path / name)
     found, damaged = read(tmp_path)
     assert found != known
-    assert [name for name, _ in damaged] == ["node_id", "node_id.copy"]
+    assert [one.name for one in damaged] == ["node_id", "node_id.copy"]
     assert read_by_gateway(tmp_path) == read_by_control_plane(tmp_path) == (found, [])
 
 

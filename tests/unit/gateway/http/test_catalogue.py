@@ -1,6 +1,6 @@
 """What the pages about models say of policy and of what is wrong with it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -39,22 +39,35 @@ async def pages_of(
         yield client
 
 
+def node_of(
+    *versions: CatalogueVersion,
+    actives: Iterable[ActiveAlias] = (),
+    refused: Iterable[RefusedDigest] = (),
+    **members: Any,
+) -> Node:
+    """Return a node that lists one model."""
+    model = CatalogueModel(name="churn", versions=list(versions), **members)
+    catalogue = Catalogue(writer="w", epoch=1, models=[model])
+    table = RouteTable("champion", catalogue=catalogue, refused_digests=tuple(refused))
+    for active in actives:
+        table = table.with_active(active)
+    return Node(node_id="n", boot_id="b", table=table)
+
+
 def listed(number: int, policy: Policy | None = None) -> CatalogueVersion:
     return CatalogueVersion(version=number, state=VersionState.REGISTERED, policy=policy)
 
 
 @pytest.fixture
 async def pages() -> Any:
-    model = CatalogueModel(
-        name="churn",
-        versions=[listed(1), listed(2, Policy(timeout_s=9.0, keep_resident=False))],
+    problems = ["the tag gateway.laod is unknown"]
+    node = node_of(
+        listed(1),
+        listed(2, Policy(timeout_s=9.0, keep_resident=False)),
         aliases={"champion": 1},
-        policy=Policy(
-            timeout_s=2.0, load="on_demand", problems=["the tag gateway.laod is unknown"]
-        ),
+        policy=Policy(timeout_s=2.0, load="on_demand", problems=problems),
     )
-    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    async with pages_of(Node(node_id="n", boot_id="b", table=table)) as client:
+    async with pages_of(node) as client:
         yield client
 
 
@@ -85,17 +98,14 @@ async def test_an_alias_shows_its_automatic_rollback_and_why_one_failed() -> Non
     versions = [
         CatalogueVersion(version=n, state=VersionState.AVAILABLE, digest=digest[n]) for n in digest
     ]
-    aliases, notes = {"champion": 2}, {"champion": "held at version 1"}
-    model = CatalogueModel(name="churn", versions=versions, aliases=aliases, notes=notes)
     where = {"model": "churn", "alias": "champion"}
     entry = ActiveAlias(**where, version=1, digest=digest[1], since=5.0, asked_by="gateway")
     hold = RefusedDigest(
         **where, digest=digest[2], reason="automatic rollback to version 1: it fails", version=2
     )
-    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    node = Node(node_id="n", boot_id="b", table=table.rolled_back(entry, hold))
-    load_history = LoadHistory()
-    async with pages_of(node, load_history) as client:
+    aliases, notes = {"champion": 2}, {"champion": "held at version 1"}
+    node = node_of(*versions, actives=[entry], refused=[hold], aliases=aliases, notes=notes)
+    async with pages_of(node) as client:
 
         async def why() -> str | None:
             shown = (await client.get("/models/churn")).json()["aliases"]["champion"]
@@ -120,11 +130,8 @@ async def test_an_alias_with_the_bytes_of_a_predecessor_says_so(accepted: bool) 
         reason="made anew, with wrong bytes: they were not stamped",
         accepted_digest=digest if accepted else None,
     )
-    model = CatalogueModel(name="churn", versions=[version], aliases={"champion": 1})
     entry = ActiveAlias(model="churn", alias="champion", version=1, digest=digest, since=5.0)
-    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    node = Node(node_id="n", boot_id="b", table=table.with_active(entry))
-    async with pages_of(node) as client:
+    async with pages_of(node_of(version, actives=[entry], aliases={"champion": 1})) as client:
         shown = (await client.get("/models/churn")).json()
         why, (listed_,) = shown["aliases"]["champion"]["why"], shown["versions"]
         assert listed_["aliases"] == (["champion"] if accepted else [])
@@ -169,9 +176,7 @@ async def test_a_version_whose_workers_die_again_and_again_says_so_between_its_p
     record = LoadHistory(lambda: now[0])
     key = ArtifactRef("churn", 1, f"sha256:{1:064x}")
     listed = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=key.digest)
-    model = CatalogueModel(name="churn", versions=[listed], aliases={})
-    table = RouteTable("champion", catalogue=Catalogue(writer="w", epoch=1, models=[model]))
-    async with pages_of(Node(node_id="n", boot_id="b", table=table), record) as client:
+    async with pages_of(node_of(listed), record) as client:
 
         async def shown() -> tuple[str, str | None]:
             body = (await client.get("/models/churn/versions/1")).json()
