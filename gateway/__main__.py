@@ -134,7 +134,8 @@ async def _run_servers(
         RuntimeError: A listener ended before the signal.
     """
     stop = asyncio.Event()
-    serving = [(_public_server(gateway, settings), public)]
+    connections, drain_s = gateway.services.connections, settings.drain_timeout_s
+    serving = [(Server(gateway.public, connections, drain_timeout_s=drain_s), public)]
     if control is not None:
         serving.append((_control_server(gateway, settings), control))
 
@@ -168,12 +169,6 @@ async def _run_servers(
         raise RuntimeError(
             "a listener of the gateway ended before SIGTERM or SIGINT; start the gateway again"
         )
-
-
-def _public_server(gateway: Gateway, settings: GatewaySettings) -> Server:
-    return Server(
-        gateway.public, gateway.services.connections, drain_timeout_s=settings.drain_timeout_s
-    )
 
 
 def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:

@@ -19,7 +19,7 @@ from gateway.contract import ArtifactRef
 from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveTallies, Telemetry
-from gateway.rollout import AutomaticRollback, Margins, Rollout
+from gateway.rollout import AutomaticRollback, Rollout
 from gateway.routing import Node, RouteTable, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
@@ -47,10 +47,6 @@ from gateway.settings import (
     BATCH_BYTES,
     HEAD_TIMEOUT_S,
     READ_TIMEOUT_S,
-    ROLLBACK_ERROR_MARGIN,
-    ROLLBACK_LATENCY_FLOOR_S,
-    ROLLBACK_LATENCY_RATIO,
-    STANDBY_TIMEOUT_S,
     STUCK_GRACE_S,
     WORKER_IN_FLIGHT_BYTES,
     GatewaySettings,
@@ -180,7 +176,6 @@ async def _running(
         residents=residents,
         table_file=table_file,
         telemetry=telemetry,
-        standby_timeout_s=STANDBY_TIMEOUT_S,
         stage_wait_s=settings.load_timeout_s + settings.warm_up_timeout_s + settings.load_budget_s,
     )
     dispatcher = Dispatcher(
@@ -218,12 +213,7 @@ async def _running(
         node=node,
         rollout=rollout,
         live_tallies=live_tallies,
-        margins=Margins(
-            min_requests=settings.rollback_min_requests,
-            error_share=ROLLBACK_ERROR_MARGIN,
-            latency_ratio=ROLLBACK_LATENCY_RATIO,
-            latency_floor_s=ROLLBACK_LATENCY_FLOOR_S,
-        ),
+        min_requests=settings.rollback_min_requests,
         window_s=settings.observation_window_s,
     )
     services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)

@@ -25,7 +25,6 @@ class Event(Body):
     """Something that happened on the node; ``seq`` numbers all changes of its state."""
 
     seq: int
-    at: float
     stage: StageOutcome
 
 

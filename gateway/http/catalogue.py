@@ -158,6 +158,7 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
     ref = AliasRef(model.name, alias)
     active = table.active.get(ref)
     aspired = model.aliases.get(alias)
+    rolled_back = {(one.alias_ref, one.version): one.reason for one in table.refused_digests}
     return {
         "active": active.version if active else None,
         "aspired": aspired,
@@ -167,20 +168,12 @@ def _alias(node: Node, table: RouteTable, model: CatalogueModel, alias: str) -> 
         "why": _public(
             node.warnings.get(ref)
             or (node.why_damaged(active.digest) if active else None)
-            or _why_rolled_back(table, ref, aspired)
+            or rolled_back.get((ref, aspired))
             or model.notes.get(alias)
             or _why(table, model, active, aspired)
         ),
         "signature_change": _public(model.signature_changes.get(alias)),
     }
-
-
-def _why_rolled_back(table: RouteTable, alias: AliasRef, aspired: int | None) -> str | None:
-    """Return why this node rolled back the version that the registry aspires to, or None."""
-    for refused in table.refused_digests:
-        if (refused.alias_ref, refused.version) == (alias, aspired):
-            return refused.reason
-    return None
 
 
 def _why(

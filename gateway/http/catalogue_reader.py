@@ -52,7 +52,7 @@ async def _members(
     ``long``: by name, the first character and the function that reads the member.
 
     Raises:
-        RequestValidationError: The document is no JSON object, with the position of the error.
+        RequestValidationError: The document is no JSON object.
     """
     fields: dict[str, Any] = {}
     try:
@@ -61,12 +61,9 @@ async def _members(
             begins, read = long.get(name, ("", None))
             fields[name] = await read(reader) if read and reader.sees(begins) else reader.value()
         reader.end()
-    except UnicodeDecodeError as error:
-        raise _no_json(error.start, error.reason) from error
-    except json.JSONDecodeError as error:
-        raise _no_json(error.pos, error.msg) from error
-    except RecursionError as error:
-        raise _no_json(0, "it is nested too deep") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deep
+        problem = {"loc": ("body",), "msg": f"no JSON: {error}"}
+        raise RequestValidationError([problem]) from error
     return fields
 
 
@@ -106,10 +103,6 @@ def _valid(kind: type[B], value: Any, path: _Path) -> B:
         raise RequestValidationError(
             [{**one, "loc": ("body", *path, *one["loc"])} for one in error.errors()]
         ) from error
-
-
-def _no_json(position: int, reason: str) -> RequestValidationError:
-    return RequestValidationError([{"loc": ("body", position), "msg": f"no JSON: {reason}"}])
 
 
 class _Reader:

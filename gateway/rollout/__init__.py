@@ -1,5 +1,4 @@
 """Changes of this node: stage, activate, retire, release, and the automatic rollback."""
 
 from gateway.rollout.automatic_rollback import AutomaticRollback as AutomaticRollback
-from gateway.rollout.live_comparison import Margins as Margins
 from gateway.rollout.rollout import Rollout as Rollout

@@ -20,7 +20,7 @@ import structlog
 from gateway.contract import ActiveAlias, AliasRef
 from gateway.errors import RolloutRefusedError
 from gateway.observability import LiveTallies, Tally
-from gateway.rollout.live_comparison import Margins, why_worse
+from gateway.rollout.live_comparison import why_worse
 from gateway.rollout.rollout import Rollout
 from gateway.routing import Node
 
@@ -58,14 +58,14 @@ class AutomaticRollback:
         node: Node,
         rollout: Rollout,
         live_tallies: LiveTallies,
-        margins: Margins,
+        min_requests: int,
         window_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
         self._rollout = rollout
         self._live_tallies = live_tallies
-        self._margins = margins
+        self._min_requests = min_requests
         self._window_s = window_s
         self._clock = clock
         self._observed: dict[AliasRef, _Promotion] = {}
@@ -157,10 +157,10 @@ class AutomaticRollback:
     def _why_worse(self, promotion: _Promotion) -> str | None:
         key = promotion.active.ref
         requests = self._live_tallies.requests(key) - promotion.start.requests
-        if requests < self._margins.min_requests:
+        if requests < self._min_requests:
             return None
         new = self._live_tallies.total(key).since(promotion.start)
-        why = why_worse(promotion.old, new, self._margins)
+        why = why_worse(promotion.old, new, self._min_requests)
         return why and f"version {key.version} did worse on live traffic: {why}"
 
     async def _roll_back(self, alias: AliasRef, promotion: _Promotion, reason: str) -> None:

@@ -75,7 +75,7 @@ class CatalogueChanges:
             await self._list(before.with_catalogue(catalogue), news=True)
             self._renew_mended_copies(before)
         self._residents.rebalance()
-        await self._forget_unlisted()
+        await self._telemetry.forget_all_but(self._is_known)
         return Ack(generation=self._node.table.generation)
 
     async def take_model(self, change: ModelChange, document: bytes) -> Ack:
@@ -104,7 +104,7 @@ class CatalogueChanges:
             self._renew_mended_copies(before)
         self._residents.rebalance()
         if change.model is None or _has_fewer(before, change.model):
-            await self._forget_unlisted()
+            await self._telemetry.forget_all_but(self._is_known)
         return Ack(generation=self._node.table.generation)
 
     async def confirm(self, unchanged: UnchangedCatalogue) -> Ack:
@@ -148,9 +148,6 @@ class CatalogueChanges:
             if _lists(self._node.table, one.ref) and not _lists(before, one.ref):
                 self._node.copy_whole(one.digest)
                 self._residents.renew(one.ref)
-
-    async def _forget_unlisted(self) -> None:
-        await self._telemetry.forget_all_but(self._is_known)
 
     def _is_known(self, model: str, version: int | None) -> bool:
         """Look in the present table: another one may come between two slices."""

@@ -36,6 +36,10 @@ class _Change:
     decide: Decide
     done: asyncio.Future[tuple[RouteTable, RouteTable]]
 
+    def refuse(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
 
 class Commits:
     """Commits changes of aliases. Event loop only.
@@ -97,8 +101,7 @@ class Commits:
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             _log.exception("commit.failed")
             for one in batch:
-                if not one.done.done():
-                    one.done.set_exception(error)
+                one.refuse(error)
 
     async def _commit_together(self, batch: list[_Change]) -> None:
         table, decided = self._node.table, list[tuple[_Change, RouteTable, RouteTable]]()
@@ -106,7 +109,7 @@ class Commits:
             try:
                 after = one.decide(table)
             except Exception as error:  # noqa: BLE001 - its caller gets it; the others go on
-                one.done.set_exception(error)
+                one.refuse(error)
                 continue
             decided.append((one, table, after))
             table = after
@@ -116,9 +119,7 @@ class Commits:
                 await asyncio.to_thread(self._table_file.save_change, table, moved)
             except TableFileError as error:
                 for one, _, _ in decided:
-                    if not one.done.done():
-                        refused = RolloutRefusedError("table_write_failed", str(error))
-                        one.done.set_exception(refused)
+                    one.refuse(RolloutRefusedError("table_write_failed", str(error)))
                 return
             # The catalogue cannot have changed since: its changes hold the same lock.
             self._node.replace(table, moved, models={alias.model for alias in moved})

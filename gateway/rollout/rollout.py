@@ -50,7 +50,6 @@ class Rollout:
         residents: ResidentSet,
         table_file: TableFile,
         telemetry: Telemetry,
-        standby_timeout_s: float,
         stage_wait_s: float,
     ) -> None:
         self._node = node
@@ -61,9 +60,7 @@ class Rollout:
         self.catalogue = CatalogueChanges(
             node, residents, table_file, telemetry, self._commits.lock
         )
-        self.standbys = Standbys(
-            node, residents, standby_timeout_s=standby_timeout_s, stage_wait_s=stage_wait_s
-        )
+        self.standbys = Standbys(node, residents, stage_wait_s=stage_wait_s)
 
     async def activate(self, request: ActivateRequest) -> Ack:
         """Point an alias at a version, in one replacement of the table.

@@ -25,6 +25,7 @@ from gateway.contract import (
 from gateway.errors import GatewayError, LoadError, RolloutRefusedError
 from gateway.routing import Node
 from gateway.serving import ResidentSet
+from gateway.settings import STANDBY_TIMEOUT_S
 from gateway.worker.protocol import messages
 
 _REMEMBERED_STAGES = 16_384
@@ -35,17 +36,10 @@ _log = structlog.get_logger("gateway.rollout.standbys")
 class Standbys:
     """Brings standbys up and remembers the outcomes. Event loop only."""
 
-    def __init__(
-        self, node: Node, residents: ResidentSet, *, standby_timeout_s: float, stage_wait_s: float
-    ) -> None:
-        """Set up.
-
-        ``standby_timeout_s``: how long a standby that is not activated lives; ``stage_wait_s``: how
-        long a stage waits for room and its loads.
-        """
+    def __init__(self, node: Node, residents: ResidentSet, *, stage_wait_s: float) -> None:
+        """Set up. ``stage_wait_s``: how long a stage waits for room and its loads."""
         self._node = node
         self._residents = residents
-        self._standby_timeout_s = standby_timeout_s
         self._stage_wait_s = stage_wait_s
         self._stages: dict[str, asyncio.Task[None]] = {}
         self._standbys: dict[str, tuple[StageRequest, asyncio.TimerHandle]] = {}
@@ -191,7 +185,7 @@ class Standbys:
 
     def _stand_by(self, request: StageRequest) -> None:
         timer = asyncio.get_running_loop().call_later(
-            self._standby_timeout_s, self.dismiss, request.stage_id
+            STANDBY_TIMEOUT_S, self.dismiss, request.stage_id
         )
         self._standbys[request.stage_id] = request, timer
 

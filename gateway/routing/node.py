@@ -269,7 +269,7 @@ class Node:
     def report(self, outcome: StageOutcome) -> None:
         """Report an outcome, repeatedly until the control plane has acknowledged it."""
         self.changed()
-        self._events.append(Event(seq=self.seq, at=self.clock(), stage=outcome))
+        self._events.append(Event(seq=self.seq, stage=outcome))
 
     def events_after(self, seq: int) -> list[Event]:
         """Return the events above ``seq``; those up to it are acknowledged, and dropped."""

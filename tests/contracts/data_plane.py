@@ -139,7 +139,6 @@ class DataPlane:
             residents=self.residents,
             table_file=TableFile(folder),
             telemetry=Telemetry(),
-            standby_timeout_s=60.0,
             stage_wait_s=terms.load_budget_s,
         )
         self.dispatcher = Dispatcher(

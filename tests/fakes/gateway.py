@@ -238,7 +238,7 @@ class FakeGateway:
     def report(self, outcome: StageOutcome) -> None:
         """Tell of an outcome until it is acknowledged; of as many as a gateway tells."""
         self._changed()
-        self.events = [*self.events, Event(seq=self.seq, at=1.0, stage=outcome)][-MOST_EVENTS:]
+        self.events = [*self.events, Event(seq=self.seq, stage=outcome)][-MOST_EVENTS:]
 
     async def activate(self, request: ActivateRequest) -> Ack:
         self._answer()

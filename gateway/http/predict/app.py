@@ -8,6 +8,7 @@ and answered by plain calls, without a task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -30,7 +31,6 @@ from gateway.system.http1 import (
     Body,
     EndingError,
     Exchange,
-    Header,
     RefusedError,
     check_size,
 )
@@ -212,13 +212,7 @@ class Predictions:
         known = self._version_headers.get((route.model, route.version))
         if known is not None and known.route is route and known.content_type == content_type:
             return known
-        headers = [
-            (b"content-type", content_type.encode()),
-            (b"x-model-version", str(route.version).encode()),
-            (b"x-model-digest", str(route.digest).encode()),
-            (b"x-route-generation", str(route.generation).encode()),
-        ]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        lines = b"content-type: %b\r\n%b" % (content_type.encode(), _route_lines(route))
         if len(self._version_headers) >= _MOST_REMEMBERED:
             self._version_headers.clear()
         made = _VersionHeaders(route, content_type, lines)
@@ -239,14 +233,17 @@ class Predictions:
             error = GatewayError(f"internal error ({type(error).__name__})")
         status = status_of(error)
         body = render(error, request_id)
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
-        ]
+        lines = b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n" % (
+            MEDIA_TYPE.encode(),
+            len(body),
+            request_id.encode(),
+        )
         if (seconds := retry_after(error)) is not None:
-            headers.append((b"retry-after", seconds.encode()))
-        model, version = self._route_headers(call, headers)
+            lines += b"retry-after: %b\r\n" % seconds.encode()
+        model = version = NO_MODEL
+        if (route := self._route_of(call)) is not None:
+            lines += _route_lines(route)
+            model, version = route.model, str(route.version)
         self._telemetry.errors.labels(model, version, error.code).inc()
         # Callers' faults are counted, but not logged: there may be thousands in a second.
         report = _log.warning if status >= 500 else _log.debug  # noqa: PLR2004  # server's faults
@@ -260,24 +257,23 @@ class Predictions:
         )
         if isinstance(error, (DrainingError, EndingError)):
             exchange.keep_alive = False
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self._answer(exchange, status, lines, body, slot)
 
-    def _route_headers(self, call: Call | None, headers: list[Header]) -> tuple[str, str]:
-        """Add the version's headers if it is known; return model and version as labels."""
-        if call is None:
-            return NO_MODEL, NO_MODEL
-        try:
-            route = call.route or self._dispatcher.resolve(call)
-        except GatewayError:
-            return NO_MODEL, NO_MODEL
-        headers += [
-            (b"x-model-version", str(route.version).encode()),
-            (b"x-route-generation", str(route.generation).encode()),
-        ]
-        if route.digest is not None:
-            headers.append((b"x-model-digest", route.digest.encode()))
-        return route.model, str(route.version)
+    def _route_of(self, call: Call | None) -> Route | None:
+        """Return the version that a request is for, or None if that is not known."""
+        with contextlib.suppress(GatewayError):
+            return None if call is None else call.route or self._dispatcher.resolve(call)
+        return None
+
+
+def _route_lines(route: Route) -> bytes:
+    """Return the headers that name a version."""
+    digest = b"" if route.digest is None else b"x-model-digest: %b\r\n" % route.digest.encode()
+    return b"x-model-version: %d\r\n%bx-route-generation: %d\r\n" % (
+        route.version,
+        digest,
+        route.generation,
+    )
 
 
 def _prediction(exchange: Exchange) -> re.Match[bytes] | None:

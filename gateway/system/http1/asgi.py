@@ -55,11 +55,20 @@ class AsgiService:
             exchange.refuse(error)
             return
         call = _Call(exchange)
-        task = asyncio.get_running_loop().create_task(_run(self._app, exchange, call))
+        task = asyncio.get_running_loop().create_task(self._run(exchange, call))
         # At once: the caller may hang up, or the process end, before the task has begun.
         exchange.on_end = partial(_end, exchange, call, task)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, exchange))
+
+    async def _run(self, exchange: Exchange, call: _Call) -> None:
+        try:
+            await self._app(_scope(exchange), call.receive, call.send)
+            lines = _lines(call)
+        except Exception as error:  # noqa: BLE001  # every caller is answered
+            self.refuse(exchange, error)
+        else:
+            exchange.answer(call.status, lines, b"".join(call.pieces))
 
     def _ended(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -113,17 +122,6 @@ def _end(exchange: Exchange, call: _Call, task: asyncio.Task[None]) -> None:
     call.hang_up()
     if not exchange.disconnected:
         task.cancel()
-
-
-async def _run(app: App, exchange: Exchange, call: _Call) -> None:
-    try:
-        await app(_scope(exchange), call.receive, call.send)
-        lines = _lines(call)
-    except Exception as error:  # noqa: BLE001  # every caller is answered
-        _log.error("request.crashed", exc_info=error)
-        exchange.refuse(CrashedError(f"internal error ({type(error).__name__})"))
-    else:
-        exchange.answer(call.status, lines, b"".join(call.pieces))
 
 
 def _scope(exchange: Exchange) -> Scope:

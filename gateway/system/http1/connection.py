@@ -113,14 +113,11 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.keep_alive = False
 
-    def refuse_head(self) -> None:
-        """Refuse a request whose head is incomplete."""
+    def end_exchange(self) -> None:
+        """Stop waiting for its head, its body or its answer."""
         if self._head is not None:
             self._refuse(ending())
-
-    def end_exchange(self) -> None:
-        """Stop waiting for its body or its answer."""
-        if self._body is not None:
+        elif self._body is not None:
             self._refuse_body(ending())
         elif self._exchange is not None:
             self._exchange.end()

@@ -53,12 +53,8 @@ class OpenConnection(Protocol):
         """Close it with its next answer."""
         ...
 
-    def refuse_head(self) -> None:
-        """Refuse a request whose head is incomplete."""
-        ...
-
     def end_exchange(self) -> None:
-        """Stop waiting for its body or its answer."""
+        """Stop waiting for its head, its body or its answer."""
         ...
 
 
@@ -120,14 +116,9 @@ class Connections:
         """Whether any connection is busy."""
         return any(connection.busy for connection in self.open)
 
-    def give_up(self) -> None:
-        """Close idle connections, and refuse incomplete requests."""
-        self.close_idle()
-        for connection in list(self.open):
-            connection.refuse_head()
-
     def end_exchanges(self) -> None:
-        """Refuse every request that is not answered yet."""
+        """Close idle connections, and refuse every request that is not answered yet."""
+        self.close_idle()
         for connection in list(self.open):
             connection.end_exchange()
 

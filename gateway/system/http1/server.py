@@ -61,7 +61,6 @@ class Server:
         server.close()
         listener.close()
         await asyncio.sleep(_CHECK_EVERY_S)  # the last accepted requests are read and refused
-        self._connections.give_up()
         if not self._at_once and not self._connections.owing:
             await self._within(_LAST_ANSWER_S, lambda: not self._connections.busy)  # late refusals
         self._connections.end_exchanges()

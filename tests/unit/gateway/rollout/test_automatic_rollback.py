@@ -12,12 +12,10 @@ from gateway.errors import LoadError, RolloutRefusedError, TableFileError
 from gateway.observability.live_tallies import LiveTallies
 from gateway.rollout import automatic_rollback
 from gateway.rollout.automatic_rollback import AutomaticRollback
-from gateway.rollout.live_comparison import Margins
 from gateway.routing.table_file import TableFile
 from tests.fakes.activations import activation
 from tests.unit.gateway.rollout.test_rollout import D, Stand
 
-MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
 WINDOW_S = 600.0
 A = ("m", "champion")
 
@@ -34,7 +32,7 @@ class Watched(Stand):
             node=self.node,
             rollout=self.rollout,
             live_tallies=self.tallies,
-            margins=MARGINS,
+            min_requests=20,
             window_s=window_s,
             clock=lambda: 10_000.0 + self.now,
         )

@@ -3,9 +3,8 @@
 import pytest
 
 from gateway.observability.tally import BUCKETS, Tally, bucket_of
-from gateway.rollout.live_comparison import Margins, why_worse
+from gateway.rollout.live_comparison import why_worse
 
-MARGINS = Margins(min_requests=20, error_share=0.05, latency_ratio=3.0, latency_floor_s=0.05)
 NOTHING = Tally()
 
 
@@ -49,5 +48,5 @@ def tally(
     ],
 )  # fmt: skip
 def test_why_worse(why: str, old: Tally, new: Tally, says: str | None) -> None:
-    found = why_worse(old, new, MARGINS)
+    found = why_worse(old, new, 20)
     assert found is None if says is None else found is not None and says in found, (why, found)

@@ -9,6 +9,7 @@ from gateway import contract
 from gateway.contract.references import AliasRef, ArtifactRef
 from gateway.errors import LoadError, RolloutRefusedError
 from gateway.observability.metrics import Telemetry
+from gateway.rollout import standbys
 from gateway.rollout.rollout import Rollout
 from gateway.routing.node import MOST_EVENTS, Node
 from gateway.routing.route_table import RouteTable
@@ -62,7 +63,7 @@ class FakeResidents:
 class Stand:
     """One rollout with everything around it."""
 
-    def __init__(self, folder, table=None, standby_timeout_s=60.0):
+    def __init__(self, folder, table=None):
         self.file = TableFile(folder)
         self.node = Node(
             node_id="n", boot_id="b", table=table or RouteTable(default_alias="champion")
@@ -73,7 +74,6 @@ class Stand:
             residents=cast("ResidentSet", self.residents),
             table_file=self.file,
             telemetry=Telemetry(),
-            standby_timeout_s=standby_timeout_s,
             stage_wait_s=5,
         )
 
@@ -285,8 +285,9 @@ def test_planes_of_different_age_understand_each_other():
     assert contract.NodeState.model_validate(newer) == told
 
 
-async def test_a_standby_nobody_activates_is_given_up(tmp_path):
-    stand = Stand(tmp_path, standby_timeout_s=0.01)
+async def test_a_standby_nobody_activates_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(standbys, "STANDBY_TIMEOUT_S", 0.01)
+    stand = Stand(tmp_path)
     await stand.stage(1)
     async with asyncio.timeout(5):
         while stand.residents.unstaged != ["s1"]:
