@@ -20,7 +20,7 @@ from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveTallies, Telemetry
 from gateway.rollout import AutomaticRollback, Rollout
-from gateway.routing import Node, RouteTable, TableFile
+from gateway.routing import Node, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
     MARK,
@@ -130,29 +130,6 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     life = Life.own(node_id, uuid.uuid4().hex)
     await asyncio.to_thread(_end_leftovers, life)
     os.environ[MARK] = life.as_mark()  # every process that is started from now on inherits it
-    async with _running(settings, damaged, life, table_file, table) as gateway:
-        yield gateway
-
-
-def _end_leftovers(life: Life) -> None:
-    """End leftovers of earlier lives, as far as possible. Blocking."""
-    try:
-        count = end_leftovers(life)
-    except OSError as error:
-        _log.warning("leftovers.stop_failed", reason=str(error))
-    else:
-        if count:
-            _log.warning("leftovers.stopped", processes=count)
-
-
-@contextlib.asynccontextmanager
-async def _running(
-    settings: GatewaySettings,
-    damaged: DamagedFiles,
-    life: Life,
-    table_file: TableFile,
-    table: RouteTable,
-) -> AsyncIterator[Gateway]:
     installed = await asyncio.to_thread(mark_of_libraries, platform.python_version(), sys.path)
     node = Node(node_id=life.node_id, boot_id=life.boot_id, table=table, libraries=installed)
     telemetry = Telemetry()
@@ -236,6 +213,17 @@ async def _running(
             own_launcher.close,
             launcher.close,
         )
+
+
+def _end_leftovers(life: Life) -> None:
+    """End leftovers of earlier lives, as far as possible. Blocking."""
+    try:
+        count = end_leftovers(life)
+    except OSError as error:
+        _log.warning("leftovers.stop_failed", reason=str(error))
+    else:
+        if count:
+            _log.warning("leftovers.stopped", processes=count)
 
 
 def _limits(settings: GatewaySettings) -> WorkerLimits:

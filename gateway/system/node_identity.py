@@ -12,7 +12,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,56 +120,53 @@ def read_node_id(node_dir: Path, damaged: DamagedFiles, *, must_be_kept: bool) -
     """
     paths = (node_dir / "node_id", node_dir / "node_id.copy")
     with _alone(node_dir):
-        found = [_read_id(path) for path in paths]
-        _report(paths, found, damaged)
-        known = next((one for one, _ in found if one), None)
+        found = {path: _read_id(path) for path in paths}
+        known = next((one for one in found.values() if isinstance(one, str)), None)
+        _report(found, known, damaged)
         node_id = known or str(uuid.uuid4())
         refused = [
-            _write_id(path, node_id, damaged)
-            for path, (one, _) in zip(paths, found, strict=True)
-            if one != node_id
+            _write_id(path, node_id, damaged) for path, one in found.items() if one != node_id
         ]
     if must_be_kept and known is None and all(refused):
         raise StartError(f"{paths[0]} cannot be made: {refused[0]}")
     return node_id
 
 
-def _read_id(path: Path) -> tuple[str | None, str | None]:
-    """Return the id of a file, or why it cannot be used; neither if there is no file."""
+def _read_id(path: Path) -> str | DamagedFileError | None:
+    """Return the id of a file, why it cannot be used, or None if there is no file."""
     try:
         text = read_file(path, _MOST_ID_BYTES).decode().strip()
-        node_id = str(uuid.UUID(text))
+        if str(uuid.UUID(text)) == text:
+            return text
     except FileNotFoundError:
-        return None, None
+        return None
     except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
+        return DamagedFileError(f"cannot be read: {error.strerror}")
     except DamagedFileError as error:
-        return None, str(error)
+        return error
     except ValueError:
-        return None, "holds no id of a node"
-    return (node_id, None) if node_id == text else (None, "holds no id of a node")
+        pass
+    return DamagedFileError("holds no id of a node")
 
 
 def _report(
-    paths: tuple[Path, Path], found: list[tuple[str | None, str | None]], damaged: DamagedFiles
+    found: Mapping[Path, str | DamagedFileError | None], known: str | None, damaged: DamagedFiles
 ) -> None:
     """Report damaged files, and a copy that holds another id: ``node_id`` goes first."""
-    (first, _), (second, _) = found
-    known = first or second
-    for path, (_, why_not) in zip(paths, found, strict=True):
-        if why_not is not None:
-            damaged.found(path, why_not, instead=_instead(known=known, is_copy=path == paths[1]))
-    if first and second and first != second:
-        instead = (
-            f"the id of {paths[0].name} counts; if that one is not this node's, put the other into "
-            "both files and start both planes again"
-        )
-        damaged.found(paths[1], f"holds another id than {paths[0].name}", instead=instead)
+    for path, one in found.items():
+        if isinstance(one, DamagedFileError):
+            damaged.found(path, str(one), instead=_instead(path, known))
+        elif one not in (None, known):
+            instead = (
+                "the id of node_id counts; if that one is not this node's, put the other into both "
+                "files and start both planes again"
+            )
+            damaged.found(path, "holds another id than node_id", instead=instead)
 
 
-def _instead(*, known: str | None, is_copy: bool) -> str:
+def _instead(path: Path, known: str | None) -> str:
     if known:
-        where = "node_id, of which this is the copy" if is_copy else "its copy"
+        where = "its copy" if path.name == "node_id" else "node_id, of which this is the copy"
         return f"nothing is lost: the id is known from {where}"
     return (
         "the node has a new id: the ledger's history and verdicts under the old one are no longer "

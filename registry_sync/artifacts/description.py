@@ -76,9 +76,6 @@ def describe(fetched: FetchedArtifact) -> dict[str, Any]:
         "frameworks": _frameworks(mlmodel, requirements),
         "requirements": requirements,
         "example": _example(folder, mlmodel.get("saved_input_example_info")),
-        "mlflow_version": _text(mlmodel.get("mlflow_version")),
-        "model_uuid": _text(mlmodel.get("model_uuid")),
-        "model_id": _text(mlmodel.get("model_id")),
     }
 
 

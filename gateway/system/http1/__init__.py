@@ -19,7 +19,6 @@ from gateway.system.http1.connections import (
     most_open as most_open,
 )
 from gateway.system.http1.exchange import Exchange as Exchange, Service as Service
-from gateway.system.http1.head import Header as Header
 from gateway.system.http1.refusals import (
     MEDIA_TYPE as MEDIA_TYPE,
     EndingError as EndingError,

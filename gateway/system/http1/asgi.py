@@ -14,7 +14,7 @@ import structlog
 from gateway.system.http1.body import Body, UnboundedRoom, check_size
 from gateway.system.http1.exchange import STATUS_LINE, Exchange
 from gateway.system.http1.head import Header
-from gateway.system.http1.refusals import CrashedError, RefusedError, ending
+from gateway.system.http1.refusals import CrashedError, EndingError, RefusedError
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -74,7 +74,7 @@ class AsgiService:
         self._tasks.discard(task)
         if task.cancelled() and exchange.on_end is not None:  # it was not answered yet
             exchange.keep_alive = False
-            exchange.refuse(ending())
+            exchange.refuse(EndingError())
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer a request with an error."""

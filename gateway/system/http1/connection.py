@@ -15,7 +15,7 @@ from gateway.system.http1.chunks import Chunks
 from gateway.system.http1.connections import Connections
 from gateway.system.http1.exchange import STATUS_LINE, Exchange, Service
 from gateway.system.http1.head import Head
-from gateway.system.http1.refusals import HeadTimeoutError, RefusedError, ending, render
+from gateway.system.http1.refusals import EndingError, HeadTimeoutError, RefusedError, render
 
 MIN_READ_BYTES = 64 * 1024
 """Minimum progress of a caller that reads its answer, per read timeout."""
@@ -116,9 +116,9 @@ class Connection(asyncio.Protocol):
     def end_exchange(self) -> None:
         """Stop waiting for its head, its body or its answer."""
         if self._head is not None:
-            self._refuse(ending())
+            self._refuse(EndingError())
         elif self._body is not None:
-            self._refuse_body(ending())
+            self._refuse_body(EndingError())
         elif self._exchange is not None:
             self._exchange.end()
 
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: Head, rest: bytes) -> None:
         """Begin a request, or receive its body first."""
         keep_alive = head.keep_alive and not self._all.draining
-        exchange = self._exchange = Exchange(self, head, keep_alive=keep_alive)
+        exchange = self._exchange = Exchange(self._answer, head, keep_alive=keep_alive)
         length = head.length
         if length is not None and length <= len(rest):
             exchange.body, self._ahead = rest[:length], rest[length:]
@@ -320,14 +320,15 @@ class Connection(asyncio.Protocol):
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
-        """Write an answer, whether the caller reads or not."""
+    def _write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
         end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
         head = STATUS_LINE[status], self._all.date_header(), lines, end
         self._transport.write(b"".join((*head, body)))
 
-    def answered(self) -> None:
-        """Continue once the caller has read most of the answer."""
+    def _answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Answer, and continue once the caller has read most of it."""
+        keep_alive = self._exchange is not None and self._exchange.keep_alive
+        self._write(status, lines, body, keep_alive=keep_alive)
         if self._transport.get_write_buffer_size() <= _UNREAD_BYTES:
             self._complete()
         else:
@@ -399,7 +400,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: RefusedError) -> None:
         """Answer an invalid request with an error, and end."""
         self._head, self._ahead = None, b""
-        self.write(error.status, *render(error), keep_alive=False)
+        self._write(error.status, *render(error), keep_alive=False)
         self._end_writing(_LAST_READ_S, _DROPPED_AFTER_HEAD_BYTES)
 
     def _end_writing(self, seconds: float, most_bytes: int) -> None:

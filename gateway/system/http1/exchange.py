@@ -17,16 +17,8 @@ STATUS_LINE = {
 }
 
 
-class Line(Protocol):
-    """The connection, as an exchange sees it."""
-
-    def write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
-        """Write an answer, whether the caller reads or not."""
-        ...
-
-    def answered(self) -> None:
-        """Continue once the caller has read most of the answer."""
-        ...
+Send = Callable[[int, bytes, bytes], None]
+"""Sends an answer: its status, its header lines and its body."""
 
 
 class Exchange:
@@ -46,7 +38,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_line",
+        "_send",
         "body",
         "disconnected",
         "fields",
@@ -59,8 +51,8 @@ class Exchange:
         "url",
     )
 
-    def __init__(self, line: Line, head: Head, *, keep_alive: bool) -> None:
-        self._line = line
+    def __init__(self, send: Send, head: Head, *, keep_alive: bool) -> None:
+        self._send = send
         self.method = head.method
         self.url = head.url
         self.headers = head.headers
@@ -81,9 +73,7 @@ class Exchange:
         if self.disconnected:
             self.was_read()
             return
-        content = b"" if self.method == b"HEAD" else body
-        self._line.write(status, lines, content, keep_alive=self.keep_alive)
-        self._line.answered()
+        self._send(status, lines, b"" if self.method == b"HEAD" else body)
 
     def refuse(self, error: RefusedError) -> None:
         """Answer with a problem."""

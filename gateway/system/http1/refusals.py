@@ -99,17 +99,15 @@ class EndingError(RefusedError):
     status = 503
     code = "draining"
 
+    def __init__(self) -> None:
+        super().__init__("the process is shutting down", retry_after_s=1)
+
 
 class CrashedError(RefusedError):
     """A fault of the process itself."""
 
     status = 500
     code = "internal_error"
-
-
-def ending() -> EndingError:
-    """Return the refusal of a request while the process shuts down."""
-    return EndingError("the process is shutting down", retry_after_s=1)
 
 
 def problem_of(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:

@@ -24,8 +24,6 @@ def mlmodel(**changes):
     }
     whole = {
         "flavors": {"python_function": pyfunc, "sklearn": {"code": None}},
-        "mlflow_version": "3.17.2",
-        "model_uuid": "u",
         "signature": {"inputs": json.dumps(SIGNATURE), "outputs": None, "params": None},
         "saved_input_example_info": {"serving_input_path": "serving_input_example.json"},
     }
@@ -89,9 +87,6 @@ def test_everything_is_read(folder):
             "the line 'git+https://example.org/x'",
         ],
         "example": {"path": "serving_input_example.json", "serving": {"inputs": [1]}},
-        "mlflow_version": "3.17.2",
-        "model_uuid": "u",
-        "model_id": None,
     }
 
 
