@@ -23,13 +23,7 @@ import structlog
 from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, running_gateway
-from gateway.settings import (
-    BODY_TIMEOUT_S,
-    FORMER_SETTINGS,
-    HEAD_TIMEOUT_S,
-    READ_TIMEOUT_S,
-    GatewaySettings,
-)
+from gateway.settings import BODY_TIMEOUT_S, FORMER_SETTINGS, GatewaySettings
 from gateway.system import (
     DATA_PLANE,
     StartError,
@@ -176,12 +170,7 @@ def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
     service = AsgiService(
         gateway.control, max_body_bytes=_CONTROL_BODY_BYTES, body_timeout_s=BODY_TIMEOUT_S
     )
-    limits = ConnectionLimits(
-        most=_CONTROL_CONNECTIONS,
-        idle_s=settings.idle_timeout_s,
-        head_s=HEAD_TIMEOUT_S,
-        read_s=READ_TIMEOUT_S,
-    )
+    limits = ConnectionLimits(_CONTROL_CONNECTIONS, settings.idle_timeout_s)
     return Server(service, Connections(limits), drain_timeout_s=settings.drain_timeout_s)
 
 

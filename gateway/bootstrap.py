@@ -45,8 +45,6 @@ from gateway.serving import (
 )
 from gateway.settings import (
     BATCH_BYTES,
-    HEAD_TIMEOUT_S,
-    READ_TIMEOUT_S,
     STUCK_GRACE_S,
     WORKER_IN_FLIGHT_BYTES,
     GatewaySettings,
@@ -178,14 +176,8 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         max_in_flight=settings.max_total_in_flight,
         max_in_flight_bytes=settings.max_total_in_flight_bytes,
     )
-    connections = Connections(
-        ConnectionLimits(
-            most=settings.max_connections,
-            idle_s=settings.idle_timeout_s,
-            head_s=HEAD_TIMEOUT_S,
-            read_s=READ_TIMEOUT_S,
-        )
-    )
+    limits = ConnectionLimits(settings.max_connections, settings.idle_timeout_s)
+    connections = Connections(limits)
     rollback = AutomaticRollback(
         node=node,
         rollout=rollout,

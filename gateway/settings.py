@@ -13,12 +13,8 @@ from gateway.system import available_bytes
 
 MIB = 1024 * 1024
 
-HEAD_TIMEOUT_S = 10.0
-"""Longest time from the first byte of a request to its last header."""
 BODY_TIMEOUT_S = 30.0
 """Longest time in which less than 64 KiB of a body come, if that much is left."""
-READ_TIMEOUT_S = 30.0
-"""Longest time in which a caller reads less than 64 KiB of its answer, if that much is left."""
 WORKER_IN_FLIGHT_BYTES = 64 * MIB
 """Most bytes of bodies inside one worker."""
 BATCH_BYTES = 16 * MIB

@@ -32,8 +32,7 @@ class ActiveAlias(AliasBody, ArtifactBody):
     """Where an alias points on this node. ``previous`` is what it pointed at before.
 
     Attributes:
-        asked_by: The initiator, as in `ActivateRequest`, or ``gateway`` of an automatic rollback;
-            None from an older gateway.
+        asked_by: The initiator, as in `ActivateRequest`, or ``gateway`` of an automatic rollback.
         environment: The environment that workers of these bytes run under once no catalogue
             describes the bytes any more: the version is gone, or was made anew. None: the
             catalogue says it.
@@ -85,7 +84,7 @@ class AwaitedVersion(Body):
 
     Attributes:
         alias: The alias that is not active yet, and is to mean the version; None: the caller named
-            the version, or an older gateway tells it.
+            the version.
     """
 
     model: ModelName
@@ -146,15 +145,14 @@ class NodeState(Body):
             so the control plane should send one.
         resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
             as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
-            this answer was made: a change of it alone is no news. Empty from an older gateway.
+            this answer was made: a change of it alone is no news.
         refused_digests: Bytes that automatic rollbacks left, until they are allowed again. The
             control plane records the rollbacks from here.
         damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
-            Empty from an older gateway.
         damaged_files: What the gateway could not use of its own files since its start, each file
-            once. Empty from an older gateway.
+            once.
         libraries: A mark of what is installed for its shared workers: another one, after a start
-            with other libraries. None from an older gateway.
+            with other libraries.
     """
 
     node_id: str

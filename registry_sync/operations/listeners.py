@@ -29,8 +29,8 @@ _BODY_TIMEOUT_S = 10.0
 _DRAIN_S = 1.0
 MAX_WEBHOOK_BYTES = 2**20
 MAX_OPERATORS_BYTES = 2**16
-TCP_LIMITS = ConnectionLimits(most=64, idle_s=10.0, head_s=10.0, read_s=30.0)
-LOCAL_LIMITS = ConnectionLimits(most=32, idle_s=75.0, head_s=10.0, read_s=30.0)
+TCP_LIMITS = ConnectionLimits(most=64, idle_s=10.0)
+LOCAL_LIMITS = ConnectionLimits(most=32, idle_s=75.0)
 """Reserved for operators, apart from TCP."""
 FILES_OF_WORK = 512
 """Open files reserved for the work: 200 for the 16 threads that fetch and verify, each with a file

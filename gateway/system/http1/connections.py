@@ -20,12 +20,19 @@ def most_open(most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """The most connections; and seconds to idle, to send a head, to read a part of an answer."""
+    """The most connections, and the seconds of each step.
+
+    Attributes:
+        most: The most connections.
+        idle_s: Without a request.
+        head_s: From the first byte of a request to its last header.
+        read_s: In which a caller reads less than 64 KiB of its answer, if that much is left.
+    """
 
     most: int
     idle_s: float
-    head_s: float
-    read_s: float
+    head_s: float = 10.0
+    read_s: float = 30.0
 
 
 class OpenConnection(Protocol):

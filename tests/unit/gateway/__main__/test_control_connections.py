@@ -28,11 +28,10 @@ async def answers(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def control(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[tuple[Path, Server]]:
     """The path of a control socket, and its server."""
     path = tmp_path_factory.mktemp("s") / "s"
-    monkeypatch.setattr(process, "HEAD_TIMEOUT_S", 600.0)
     settings = GatewaySettings(drain_timeout_s=1, idle_timeout_s=600)
     server = process._control_server(cast("Any", SimpleNamespace(control=answers)), settings)
     with listening_at(path) as listener:
