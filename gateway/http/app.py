@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from gateway.contract import Nack
 from gateway.errors import GatewayError, RolloutRefusedError
 from gateway.http import catalogue, control, health
-from gateway.http.predict import BodyLimits, Predictions, declare_predictions, request_id_of
+from gateway.http.predict import Predictions, declare_predictions, request_id_of
 from gateway.http.problems import render, retry_after, status_of
 from gateway.http.services import Services
 from gateway.settings import BODY_TIMEOUT_S, GatewaySettings
@@ -50,11 +50,10 @@ def create_public_app(services: Services, settings: GatewaySettings) -> Predicti
     app.exception_handler(RequestValidationError)(_invalid_request)
     app.add_middleware(_RequestIds)
     declare_predictions(app)
-    limits = BodyLimits(settings.max_body_bytes, BODY_TIMEOUT_S)
-    fallback = AsgiService(app, max_body_bytes=limits.max_bytes, body_timeout_s=limits.timeout_s)
-    return Predictions(
-        fallback, services.dispatcher, services.telemetry, services.admission, limits
+    fallback = AsgiService(
+        app, max_body_bytes=settings.max_body_bytes, body_timeout_s=BODY_TIMEOUT_S
     )
+    return Predictions(fallback, services.dispatcher, services.telemetry, services.admission)
 
 
 def create_control_app(services: Services) -> FastAPI:

@@ -65,12 +65,8 @@ def _random_ids() -> Iterator[str]:
             yield digits[start : start + 32]
 
 
-_new_ids = _random_ids()
-
-
-def new_request_id() -> str:
-    """Return a new request id."""
-    return next(_new_ids)
+new_request_id = _random_ids().__next__
+"""Returns a new request id."""
 
 
 def status_of(error: GatewayError | RefusedError) -> int:

@@ -52,11 +52,8 @@ def _series(metric: AnyMetric) -> Iterator[bytes]:
 def _line(sample: Sample, labels: list[str]) -> str:
     told = ",".join(sorted([*labels, *_labels(sample.labels)]))
     name = f"{sample.name}{{{told}}}" if told else sample.name
-    return f"{name} {_number(sample.value)}\n"
-
-
-def _number(value: float) -> str:
-    return str(floatToGoString(value))  # type: ignore[no-untyped-call]  # it has no types
+    number = floatToGoString(sample.value)  # type: ignore[no-untyped-call]  # it has no types
+    return f"{name} {number}\n"
 
 
 def _labels(labels: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,6 @@ from gateway.contract import (
     ActivateRequest,
     ActiveAlias,
     ArtifactRef,
-    Policy,
     StageFailure,
     StageOutcome,
     StageRequest,
@@ -82,18 +81,13 @@ class Standbys:
         Raises:
             RolloutRefusedError: The version does not come up.
         """
-        request = StageRequest(
-            stage_id=f"rollback-{uuid.uuid4().hex}",
-            **back._asdict(),
-            alias=bad.alias,
-            replaces=bad.version,
-        )
+        stage_id = f"rollback-{uuid.uuid4().hex}"
         try:
             await self._residents.stage(
                 back,
-                request.stage_id,
+                stage_id,
                 replaces=bad.ref,
-                swap=self._swap(request, bad.ref, self._node.table.policy_of(back)),
+                swap=self._swap(back, bad.alias, bad.ref),
                 replicas=1,  # one is better than the bad ones; its siblings come in their turn
                 wait_s=self._stage_wait_s,
             )
@@ -106,7 +100,7 @@ class Standbys:
         try:
             yield
         finally:
-            self._residents.unstage(request.stage_id)
+            self._residents.unstage(stage_id)
 
     async def close(self) -> None:
         """Stop the stages that are under way, and every timer."""
@@ -142,7 +136,7 @@ class Standbys:
         key = request.ref
         policy = self._node.table.policy_of(key)
         replaced = self._replaced(request)
-        swap = self._swap(request, replaced, policy)
+        swap = self._swap(key, request.alias, replaced)
         log.info("stage.started", replaces=request.replaces, swap=swap)
         loaded = await self._residents.stage(
             key,
@@ -168,7 +162,7 @@ class Standbys:
                 return active.ref
         return None
 
-    def _swap(self, request: StageRequest, replaced: ArtifactRef | None, policy: Policy) -> str:
+    def _swap(self, key: ArtifactRef, alias: str | None, replaced: ArtifactRef | None) -> str:
         """Return how to swap: never at the cost of another alias that keeps the old version.
 
         ``latest`` alone does not count: a promotion or a rollback is worth more.
@@ -176,12 +170,12 @@ class Standbys:
         table = self._node.table
         aspired: dict[str, int] = {}
         with contextlib.suppress(GatewayError):  # the model is not listed any more
-            aspired = table.model(request.model).aliases
-        for alias, active in table.active_of(request.model).items():
-            stays = active.ref == replaced and aspired.get(alias) != request.version
-            if stays and alias not in (request.alias, LATEST):
+            aspired = table.model(key.model).aliases
+        for other, active in table.active_of(key.model).items():
+            stays = active.ref == replaced and aspired.get(other) != key.version
+            if stays and other not in (alias, LATEST):
                 return "blue_green"
-        return policy.swap or "blue_green"
+        return table.policy_of(key).swap or "blue_green"
 
     def _stand_by(self, request: StageRequest) -> None:
         timer = asyncio.get_running_loop().call_later(

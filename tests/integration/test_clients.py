@@ -16,7 +16,7 @@ import httpx
 import pytest
 import requests
 
-from gateway.http.predict.app import BodyLimits, Predictions
+from gateway.http.predict.app import Predictions
 from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
@@ -63,7 +63,7 @@ async def predicting() -> AsyncIterator[tuple[int, FakeDispatcher]]:
     asked: Any = FakeDispatcher()
     following = AsgiService(elsewhere, max_body_bytes=1000, body_timeout_s=60)
     admission = Admission(max_in_flight=10, max_in_flight_bytes=1000)
-    service = Predictions(following, asked, Telemetry(), admission, BodyLimits(1000, 60))
+    service = Predictions(following, asked, Telemetry(), admission)
     server = Server(service, Connections(LIMITS), drain_timeout_s=1)
     async with serving(server) as port:
         yield port, asked

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.predict.app import BodyLimits, Predictions
+from gateway.http.predict.app import Predictions
 from gateway.observability.metrics import Telemetry
 from gateway.serving.admission import Admission
 from gateway.system.http1.asgi import AsgiService
@@ -546,10 +546,9 @@ class Models(FakeDispatcher):
 def predicting():
     """Return the bounds and a world of predictions within them: few places, many bytes."""
     admission = Admission(max_in_flight=PLACES, max_in_flight_bytes=1 << 30)
-    bodies = BodyLimits(max_bytes=1000, timeout_s=60)
     following = AsgiService(World(LIMITS).app, max_body_bytes=1000, body_timeout_s=60)
     dispatcher: Any = Models()
-    service = Predictions(following, dispatcher, Telemetry(), admission, bodies)
+    service = Predictions(following, dispatcher, Telemetry(), admission)
     return admission, World(limits(most=100), service=service)
 
 

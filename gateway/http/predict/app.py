@@ -12,7 +12,6 @@ import contextlib
 import logging
 import re
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -41,14 +40,6 @@ _MOST_REMEMBERED = 4096
 _log = structlog.get_logger("gateway.http")
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """The largest body, and the longest wait in seconds for its next 64 KiB or its end."""
-
-    max_bytes: int
-    timeout_s: float
-
-
 class _VersionHeaders(NamedTuple):
     """The headers of every answer of a version, as lines."""
 
@@ -61,11 +52,9 @@ class _BodyWithDeadline(Body):
     """A body whose request has a deadline, in the event loop's time."""
 
     def __init__(
-        self, limits: BodyLimits, buffered: BufferedBytes, now: float, deadline: float
+        self, max_bytes: int, timeout_s: float, room: BufferedBytes, now: float, deadline: float
     ) -> None:
-        super().__init__(
-            max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=buffered, now=now
-        )
+        super().__init__(max_bytes=max_bytes, timeout_s=timeout_s, room=room, now=now)
         self._deadline = deadline
         self.give_up_at = min(self.give_up_at, deadline)
 
@@ -88,14 +77,12 @@ class Predictions:
         dispatcher: Dispatcher,
         telemetry: Telemetry,
         admission: Admission,
-        body_limits: BodyLimits,
     ) -> None:
-        """Prepare to serve. ``fallback`` serves all other routes."""
+        """Prepare to serve. ``fallback`` serves all other routes; its limits of bodies count."""
         self._fallback = fallback
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._admission = admission
-        self._body_limits = body_limits
         self._version_headers: dict[tuple[str, int], _VersionHeaders] = {}
         self._logs_each = _log.is_enabled_for(logging.DEBUG)
 
@@ -111,17 +98,18 @@ class Predictions:
         if found is not None:
             self._dispatcher.refuse_when_draining()
             exchange.read = head = _read(found, exchange)
-        check_size(length or 0, self._body_limits.max_bytes)
+        check_size(length or 0, self._fallback.max_body_bytes)
         if length is not None and length > _COUNTED_BYTES:
             self._admission.expect(length)
         return self._body(head)
 
     def _body(self, head: RequestHead | None) -> Body:
-        limits, buffered = self._body_limits, self._admission.buffer()
-        now = asyncio.get_running_loop().time()
+        max_bytes, timeout_s = self._fallback.max_body_bytes, self._fallback.body_timeout_s
+        room, now = self._admission.buffer(), asyncio.get_running_loop().time()
         if head is not None and head.deadline is not None:
-            return _BodyWithDeadline(limits, buffered, now, now + head.deadline - time.monotonic())
-        return Body(max_bytes=limits.max_bytes, timeout_s=limits.timeout_s, room=buffered, now=now)
+            deadline = now + head.deadline - time.monotonic()
+            return _BodyWithDeadline(max_bytes, timeout_s, room, now, deadline)
+        return Body(max_bytes=max_bytes, timeout_s=timeout_s, room=room, now=now)
 
     def begin(self, exchange: Exchange) -> None:
         """Begin a request that is complete."""
@@ -137,7 +125,7 @@ class Predictions:
             body, head = exchange.body, exchange.read
             if not isinstance(head, RequestHead):
                 head = _read(found, exchange)
-            check_size(len(body), self._body_limits.max_bytes)
+            check_size(len(body), self._fallback.max_body_bytes)
             slot = self._admission.enter(len(body))
             call = _call(head, request_id, body, slot)
             self._dispatcher.begin(call, partial(self._ended, exchange, call, time.perf_counter()))

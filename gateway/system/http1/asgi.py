@@ -33,16 +33,16 @@ class AsgiService:
     def __init__(self, app: App, *, max_body_bytes: int, body_timeout_s: float) -> None:
         """Prepare to serve. ``body_timeout_s``: for the next 64 KiB of a body, or its end."""
         self._app = app
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self.max_body_bytes = max_body_bytes
+        self.body_timeout_s = body_timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
 
     def expect(self, exchange: Exchange, length: int | None) -> Body:  # noqa: ARG002  # the port's
         """Return the receiver of a body that arrives in pieces."""
-        check_size(length or 0, self._max_body_bytes)
+        check_size(length or 0, self.max_body_bytes)
         return Body(
-            max_bytes=self._max_body_bytes,
-            timeout_s=self._body_timeout_s,
+            max_bytes=self.max_body_bytes,
+            timeout_s=self.body_timeout_s,
             room=UnboundedRoom(),
             now=asyncio.get_running_loop().time(),
         )
@@ -50,7 +50,7 @@ class AsgiService:
     def begin(self, exchange: Exchange) -> None:
         """Run the application on a request."""
         try:
-            check_size(len(exchange.body), self._max_body_bytes)
+            check_size(len(exchange.body), self.max_body_bytes)
         except RefusedError as error:
             exchange.refuse(error)
             return
@@ -94,19 +94,16 @@ class _Call:
 
     def __init__(self, exchange: Exchange) -> None:
         self._body: bytes | None = exchange.body
-        self._gone = asyncio.Event()
+        self.gone = asyncio.Event()
         self.status = 0
         self.headers: list[Header] = []
         self.pieces: list[bytes] = []
-
-    def hang_up(self) -> None:
-        self._gone.set()
 
     async def receive(self) -> Message:
         body, self._body = self._body, None
         if body is not None:
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._gone.wait()
+        await self.gone.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -119,7 +116,7 @@ class _Call:
 
 def _end(exchange: Exchange, call: _Call, task: asyncio.Task[None]) -> None:
     """Tell the application that its caller has hung up, or cancel it if the process ends."""
-    call.hang_up()
+    call.gone.set()
     if not exchange.disconnected:
         task.cancel()
 

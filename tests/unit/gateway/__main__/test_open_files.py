@@ -42,13 +42,6 @@ def test_the_limit_is_raised_as_far_as_connections_need_it(limits, soft, hard, r
     assert limits["limits"] == (raised, hard)
 
 
-def test_fewer_connections_than_by_default_where_there_is_no_room(limits):
-    limits["limits"] = (1024, 4096)
-    settings = process._with_open_files(GatewaySettings(max_resident=8))
-    assert settings.max_connections == 4096 - TURNED_AWAY - BESIDE
-    assert limits["limits"] == (4096, 4096)
-
-
 @pytest.mark.parametrize("hard", [BESIDE + 2, 300, 1024, 1215, 1216, 1217, 2048, 4096, 10_000])
 def test_refused_connections_have_files_too(limits, hard):
     limits["limits"] = (hard, hard)

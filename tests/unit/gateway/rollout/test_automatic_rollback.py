@@ -339,20 +339,11 @@ async def test_an_observation_continues_after_a_restart_with_new_requests(watche
     assert again.active().version == 1
 
 
-async def test_an_observation_that_ended_during_the_restart_is_over(watched, tmp_path):
+@pytest.mark.parametrize("now", [WINDOW_S + 1, -3600.0], ids=["it is over", "set back"])
+async def test_a_clock_beyond_the_observation_starts_none_after_a_restart(watched, tmp_path, now):
     await watched.promoted(2)
     again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
-    again.now = WINDOW_S + 1
-    await again.looked()
-    again.traffic(2, 0, 100)
-    await again.looked()
-    assert again.active().version == 2
-
-
-async def test_a_clock_that_was_set_back_starts_no_observation(watched, tmp_path):
-    await watched.promoted(2)
-    again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
-    again.now = -3600.0
+    again.now = now
     await again.looked()
     again.traffic(2, 0, 100)
     await again.looked()

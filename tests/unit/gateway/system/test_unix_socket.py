@@ -69,18 +69,14 @@ def test_a_file_of_another_kind_is_set_aside(folder: Path, kind: str) -> None:
     assert [one.name for one in folder.iterdir()] == ["s.damaged-1"]
 
 
-def test_the_socket_is_private_and_goes_with_the_block(folder: Path) -> None:
-    path = folder / "s"
+def test_the_socket_and_its_folder_are_private_and_the_socket_goes_with_the_block(
+    folder: Path,
+) -> None:
+    path = folder / "run" / "s"
     with listening(path) as listener:
         assert listener is not None
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert [one.stat().st_mode & 0o777 for one in (path.parent, path)] == [0o700, 0o600]
     assert not path.exists()
-
-
-def test_its_folder_is_made_and_is_its_users_own(folder: Path) -> None:
-    with listening(folder / "run" / "s") as listener:
-        assert listener is not None
-        assert (folder / "run").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("plane", [DATA_PLANE, CONTROL_PLANE])

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import errors
-from gateway.http.predict.app import BodyLimits, Predictions
+from gateway.http.predict.app import Predictions
 from gateway.http.problems import STATUS
 from gateway.observability.metrics import Telemetry
 from gateway.routing.route_table import Route
@@ -72,9 +72,8 @@ def admission():
 
 @pytest.fixture
 def app(dispatcher, admission):
-    limits = BodyLimits(max_bytes=100_000, timeout_s=0.2)
     following = AsgiService(elsewhere, max_body_bytes=100_000, body_timeout_s=0.2)
-    return Predictions(following, dispatcher, Telemetry(), admission, limits)
+    return Predictions(following, dispatcher, Telemetry(), admission)
 
 
 @pytest.fixture(autouse=True)

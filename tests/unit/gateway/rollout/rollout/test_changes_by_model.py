@@ -148,6 +148,10 @@ async def test_who_is_too_far_behind_is_told_the_whole_one(
         states.append(stand.node.seq)
     assert (await stand.rollout.observe(states[0], "b")).since is None
     assert (await stand.rollout.observe(states[-2], "b")).since == states[-2]
+    for number in range(5):
+        stand.node.want(f"m{number}", 1)
+    assert (await stand.rollout.observe(states[-1], "b")).since is None, "of wishes, too"
+    assert len((await stand.rollout.observe(stand.node.seq - 1, "b")).wanted) == 1
 
 
 async def test_what_changes_nothing_to_decide_on_is_no_news(tmp_path: Path) -> None:
@@ -248,18 +252,6 @@ async def test_a_difference_has_the_wishes_that_came_or_went(tmp_path: Path) -> 
     met = await stand.rollout.observe(last.seq, "b")
     assert (met.wanted, named(met.unwanted)) == ([], [("n", 2)])
     assert len((await stand.rollout.observe(0)).wanted) == 999
-
-
-async def test_who_missed_too_many_wishes_is_told_the_whole_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.routing.node._MAX_MOVES", 3)
-    stand = await started(tmp_path)
-    seq = stand.node.seq
-    for number in range(5):
-        stand.node.want(f"m{number}", 1)
-    assert (await stand.rollout.observe(seq, "b")).since is None
-    assert len((await stand.rollout.observe(stand.node.seq - 1, "b")).wanted) == 1
 
 
 async def test_5000_wishes_are_kept_and_those_of_one_model_looked_at(
