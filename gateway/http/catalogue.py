@@ -188,20 +188,16 @@ def _why(
     except (VersionNotFoundError, RegistryUnavailableError):
         return None if is_active else f"version {aspired} is not listed"
     if is_active and active is not None:
-        return None if has_bytes(entry, active.digest) else _why_not_yet(entry)
+        if has_bytes(entry, active.digest):
+            return None
+        return (
+            f"version {aspired} has other bytes in the registry now; the earlier bytes serve until "
+            f"it is active: {entry.reason or f'it is {entry.state.value}'}"
+        )
     absent = active is None and entry.state is VersionState.REGISTERED and entry.reason is None
     if absent and table.policy_of(ArtifactRef(model.name, aspired, "")).load == "on_demand":
         return f"version {aspired} comes when it is called: gateway.load is on_demand"
     return entry.reason or f"version {aspired} is {entry.state.value}"
-
-
-def _why_not_yet(entry: CatalogueVersion) -> str:
-    """Return why an alias means the aspired number, but earlier bytes."""
-    reason = entry.reason or f"it is {entry.state.value}"
-    return (
-        f"version {entry.version} has other bytes in the registry now; the earlier bytes serve "
-        f"until it is active: {reason}"
-    )
 
 
 def _default_alias(table: RouteTable, model: CatalogueModel) -> str | None:

@@ -51,9 +51,7 @@ STATUS: dict[type[GatewayError], int] = {
 """A test shows that it has every class of `gateway.errors` that reaches a caller."""
 
 
-_WITH_REASONS = (
-    errors.ServingError, errors.ModelLoadingError, errors.VersionDeletedError,
-)  # fmt: skip
+_WITH_REASONS = (errors.ServingError, errors.ModelLoadingError, errors.VersionDeletedError)
 """Errors whose messages may quote a registry, a storage or a library."""
 
 

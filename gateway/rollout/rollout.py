@@ -105,7 +105,14 @@ class Rollout:
 
     def _admit(self, table: RouteTable, request: ActivateRequest) -> None:
         """Refuse an activation that is not admissible."""
-        _check_active(table, request)
+        found, expected = table.active.get(request.alias_ref), request.if_active
+        meant = (found.version, found.digest) if found else (None, None)
+        if meant != (expected.version, expected.digest):
+            raise RolloutRefusedError(
+                "generation_mismatch",
+                f"alias {request.alias!r} of model {request.model!r} points at version "
+                f"{meant[0]}, not {expected.version}",
+            )
         refused = table.refused_digest(request.alias_ref, request.digest)
         if refused is not None:
             raise RolloutRefusedError("digest_refused", refused.reason)
@@ -234,17 +241,6 @@ class Rollout:
         """Stop the stages that are under way, and wait for the last write."""
         await self.standbys.close()
         await self._commits.close()
-
-
-def _check_active(table: RouteTable, request: ActivateRequest) -> None:
-    found, expected = table.active.get(request.alias_ref), request.if_active
-    meant = (found.version, found.digest) if found else (None, None)
-    if meant != (expected.version, expected.digest):
-        raise RolloutRefusedError(
-            "generation_mismatch",
-            f"alias {request.alias!r} of model {request.model!r} points at version {meant[0]}, "
-            f"not {expected.version}",
-        )
 
 
 def _previous(table: RouteTable, bad: ActiveAlias) -> ArtifactRef:

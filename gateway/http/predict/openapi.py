@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 
 _BODY: dict[str, Any] = {
     "type": "object",
@@ -88,32 +88,21 @@ _ERRORS = {
 }
 
 
-_PATHS = {
-    "/models/{model}/versions/{version}/predict": True,
-    "/models/{model}/predict": False,
-}
-"""The routes, and whether the path names the version."""
-
-
 def declare_predictions(app: FastAPI) -> None:
-    """Add both prediction routes to the OpenAPI document; other methods than POST are a 405."""
-    for path in _PATHS:
-        app.add_route(path, _never_called, methods=["POST"], include_in_schema=False)
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = build()
-            document["paths"] |= {
-                path: {"post": _operation(by_path=by_path)} for path, by_path in _PATHS.items()
-            }
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    """Declare both prediction routes; other methods than POST are a 405."""
+    by_header = "/models/{model}/predict"
+    by_path = "/models/{model}/versions/{version}/predict"
+    for path in (by_path, by_header):
+        app.add_api_route(
+            path,
+            _never_called,
+            methods=["POST"],
+            response_class=Response,
+            openapi_extra=_operation(by_path=path == by_path),
+        )
 
 
-async def _never_called(_: Request) -> Response:
+async def _never_called() -> None:
     raise AssertionError("the prediction routes are served in front of this application")
 
 

@@ -15,7 +15,13 @@ from gateway.system.http1.chunks import Chunks
 from gateway.system.http1.connections import Connections
 from gateway.system.http1.exchange import STATUS_LINE, Exchange, Service
 from gateway.system.http1.head import Head
-from gateway.system.http1.refusals import EndingError, HeadTimeoutError, RefusedError, render
+from gateway.system.http1.refusals import (
+    EndingError,
+    HeadTimeoutError,
+    RefusedError,
+    TinyChunksError,
+    render,
+)
 
 MIN_READ_BYTES = 64 * 1024
 """Minimum progress of a caller that reads its answer, per read timeout."""
@@ -314,7 +320,7 @@ class Connection(asyncio.Protocol):
             return
         if late or self._left is None or self._left > _SKIPPED_BYTES:
             exchange.keep_alive = False
-        self._cut = isinstance(error, RefusedError) and error.cuts
+        self._cut = isinstance(error, TinyChunksError)
         self._answering = True
         self._service.refuse(exchange, error)
 

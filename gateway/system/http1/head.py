@@ -74,7 +74,7 @@ class Head:
     def __init__(self) -> None:
         self.url = b""
         self.headers: list[Header] = []
-        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self._parser = HttpRequestParser(self)
         self._size = 0
         self._last = b""
         self._over = False
@@ -107,8 +107,6 @@ class Head:
         return found if found < 0 else found + len(_END) - before
 
     def _parse(self, piece: bytes) -> None:
-        if self._parser is None:
-            raise RuntimeError("the head is complete")
         try:
             self._parser.feed_data(piece)
         except HttpParserUpgrade:
@@ -135,15 +133,13 @@ class Head:
     def on_headers_complete(self) -> None:
         """Record the end, and what the parser knows only now."""
         self._over = True
-        if self._parser is not None:
-            self.keep_alive = self._parser.should_keep_alive()
+        self.keep_alive = self._parser.should_keep_alive()
 
     # --- checks and results -----------------------------------------------------------------------
 
     def _finish(self) -> None:
-        parser, self._parser = self._parser, None  # they refer to each other
-        if parser is None:
-            raise RuntimeError("the head is complete")
+        parser = self._parser
+        del self._parser  # they refer to each other
         self.method: bytes = parser.get_method()
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):

@@ -18,13 +18,11 @@ class RefusedError(Exception):
     """A request that is not served.
 
     Attributes:
-        cuts: Whether the connection ends without reading the rest of the request.
         lines: More headers of the answer, each with its line break.
     """
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "invalid_http"
-    cuts: ClassVar[bool] = False
     lines: ClassVar[str] = ""
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
@@ -39,9 +37,7 @@ class InvalidHttpError(RefusedError):
 
 
 class TinyChunksError(InvalidHttpError):
-    """The chunks of a body are too small for its length."""
-
-    cuts = True
+    """The chunks of a body are too small for its length. The rest of it is not even dropped."""
 
 
 class UnknownCodingError(RefusedError):
