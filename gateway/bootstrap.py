@@ -52,7 +52,6 @@ from gateway.settings import (
 from gateway.system import (
     StartError,
     available_cores,
-    cores_of_each,
     keep_running,
     mark_of_libraries,
     read_node_id,
@@ -221,7 +220,7 @@ def _end_leftovers(life: Life) -> None:
 def _limits(settings: GatewaySettings) -> WorkerLimits:
     """Return what each worker may use."""
     return WorkerLimits(
-        threads=settings.worker_threads or cores_of_each(available_cores(), settings.max_resident),
+        threads=settings.worker_threads or max(1, available_cores() // settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=BATCH_BYTES,
         answer_bytes=settings.max_answer_bytes,

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
@@ -17,23 +14,14 @@ from gateway.observability.metrics import AnyMetric, series_of
 from gateway.system import in_slices
 
 
-class _Families(Collector):
-    """Families that are there already, for `generate_latest`, which wants to collect them."""
-
-    def __init__(self, *families: Metric) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._families
-
-
 async def exposition(metrics: Iterable[AnyMetric]) -> bytes:
     """Return what `generate_latest` does of the same metrics."""
     parts = []
     for metric in metrics:
         (family,) = metric.describe()
-        head = generate_latest(_Families(family))
-        parts.append(head)
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        head = f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+        parts.append(head.encode())
         parts += [lines async for lines in in_slices(_series(metric))]
     return b"".join(parts)
 

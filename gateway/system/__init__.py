@@ -14,7 +14,6 @@ from gateway.system.release import release_all as release_all, release_each as r
 from gateway.system.resources import (
     available_bytes as available_bytes,
     available_cores as available_cores,
-    cores_of_each as cores_of_each,
 )
 from gateway.system.settings_help import (
     misnamed_settings as misnamed_settings,

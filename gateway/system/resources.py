@@ -17,11 +17,6 @@ def available_cores(cgroup: Path = OURS, root: Path = ROOT) -> int:
     return max(1, math.floor(min(cores, _smallest("cpu", _quota_of, cgroup, root))))
 
 
-def cores_of_each(cores: int, workers: int) -> int:
-    """Return the threads of each worker if all of them compute at once; at least 1."""
-    return max(1, cores // workers)
-
-
 def available_bytes(cgroup: Path = OURS, root: Path = ROOT) -> int:
     """Return the bytes of memory for this process and its children together."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

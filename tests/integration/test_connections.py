@@ -209,16 +209,6 @@ async def test_the_rest_of_a_small_body_that_was_refused_is_no_head():
         assert (await caller.answer())[0] == 200
 
 
-async def test_an_answer_at_once_leaves_no_head_to_wait_for():
-    async with World(limits(head_s=0.3)) as world:
-        at_once = WHOLE.replace(b"/whole", b"/at-once")
-        caller = await world.call(at_once)
-        assert (await caller.answer())[2] == b"ok"
-        await asyncio.sleep(0.6)
-        caller.writer.write(at_once)
-        assert (await caller.answer())[2] == b"ok"
-
-
 @pytest.mark.parametrize("framing", [b"content-length: 70000", b"transfer-encoding: chunked"])
 async def test_the_rest_of_a_large_body_that_was_refused_is_heard_out(framing):
     async with Refusing(LIMITS) as world:

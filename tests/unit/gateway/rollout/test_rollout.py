@@ -269,11 +269,13 @@ async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
 
 async def test_who_is_resident_is_told_with_the_next_answer_and_is_no_news_itself(tmp_path):
     stand = Stand(tmp_path)
+    stand.node.libraries = "a mark"
     before = await stand.rollout.observe(0)
     served = ("m", 2, D[2]), ("m", 1, D[1]), ("other", 7, D[1])
     stand.residents.ready |= {ArtifactRef(*one) for one in served}
     after = await stand.rollout.observe(0)
     assert (before.resident, after.resident) == ([], [D[1], D[2]])
+    assert after.libraries == "a mark"
     assert after.seq == before.seq
 
 
@@ -344,12 +346,6 @@ async def test_a_catalogue_that_is_not_complete_replaces_none_on_disk(tmp_path):
     now = stand.node.table.catalogue
     assert now is not None
     assert (now.models, now.source_error) == (kept.models, "it said 401")
-
-
-async def test_a_node_tells_the_mark_of_its_libraries(tmp_path):
-    stand = Stand(tmp_path)
-    stand.node.libraries = "a mark"
-    assert (await stand.rollout.observe(0)).libraries == "a mark"
 
 
 async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):

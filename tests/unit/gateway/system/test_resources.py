@@ -50,14 +50,6 @@ def test_the_smallest_limit_of_cores_counts(
     assert resources.available_cores(*written(tmp_path, cgroup, files)) == limit
 
 
-def test_cores_are_shared_among_all_workers_at_least_one_each() -> None:
-    assert [
-        resources.cores_of_each(16, 8),
-        resources.cores_of_each(2, 8),
-        resources.cores_of_each(7, 2),
-    ] == [2, 1, 3]
-
-
 @pytest.mark.parametrize(
     ("cgroup", "files", "bytes_"),
     [
