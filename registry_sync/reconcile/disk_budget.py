@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -35,27 +36,14 @@ _BUDGET = "REGISTRY_SYNC_DISK_BUDGET_BYTES"
 _log = structlog.get_logger("registry_sync.reconcile.disk_budget")
 
 
+@dataclass
 class DiskRoom:
     """Removes artifacts: by the clock, and where a fetch finds the budget full. Event loop only."""
 
-    def __init__(
-        self,
-        context: Context,
-    ) -> None:
-        self.limits = context.limits.room
-        self._target = context.target
-        self._observation = context.observation
-        self._announcer = context.announcer
-        self._artifacts = context.artifacts
-        self._listings = context.listings
-        self._journal = context.journal
-        self._store = context.store
-        self._threads = context.threads
-        self._changes = context.changes
-        self._clock = context.clock
-        self._needed_at: dict[str, float] = {}
-        self._active: dict[str, frozenset[str]] = {}
-        self._one_at_a_time = asyncio.Lock()
+    context: Context
+    _needed_at: dict[str, float] = field(default_factory=dict)
+    _active: dict[str, frozenset[str]] = field(default_factory=dict)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def note(self, models: Iterable[str]) -> None:
         """Remember what is in use now, and was until now: the least recently needed goes first.
@@ -63,30 +51,31 @@ class DiskRoom:
         Args:
             models: Those of which something has changed.
         """
-        now = self._clock()
+        now = self.context.clock()
         for model in models:
-            active = {one.digest for one in self._observation.active_of(model).values()}
+            active = {one.digest for one in self.context.observation.active_of(model).values()}
             before = self._active.pop(model, frozenset())
             if active:
                 self._active[model] = frozenset(active)
             self._needed_at.update(dict.fromkeys(active | before, now))
 
     def _note_resident(self, node: NodeState) -> None:
-        now = self._clock()
+        now = self.context.clock()
         self._needed_at.update(dict.fromkeys(node.resident, now))
         self._needed_at.update(dict.fromkeys((one.digest for one in node.active), now))
 
     async def sweep(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
         async with self._one_at_a_time:
-            artifacts = self._artifacts
+            artifacts = self.context.artifacts
             self._needed_at = {d: at for d, at in self._needed_at.items() if d in artifacts}
             node = await self.ask()  # who is resident is told by no news
             if node is None:
                 return
             pressure = Pressure(
-                disk_bytes=2 * self.limits.disk_floor_bytes - self._store.free_bytes(),
-                budget_bytes=self._store.use().over_bytes,
+                disk_bytes=2 * self.context.limits.room.disk_floor_bytes
+                - self.context.store.free_bytes(),
+                budget_bytes=self.context.store.use().over_bytes,
             )
             if doomed := self._choose(self._stays(node), pressure):
                 await self._remove(doomed)
@@ -105,7 +94,7 @@ class DiskRoom:
         """
         async with self._one_at_a_time:
             # What an earlier one's removal has freed may do, or may be gone again by now.
-            while lacking := self._store.book(folder, total_bytes):
+            while lacking := self.context.store.book(folder, total_bytes):
                 node = await self.ask()
                 if node is None:
                     raise NoDiskRoomError(
@@ -114,7 +103,7 @@ class DiskRoom:
                     )
                 kept = self._stays(node)
                 doomed = self._choose(kept, Pressure(budget_bytes=lacking))
-                frees_bytes = sum(self._artifacts[one].size_bytes for one in doomed)
+                frees_bytes = sum(self.context.artifacts[one].size_bytes for one in doomed)
                 if frees_bytes < lacking or not await self._remove(doomed):
                     raise NoDiskRoomError(self._why_not(kept, total_bytes))
 
@@ -122,8 +111,8 @@ class DiskRoom:
 
     def _seen(self) -> NodeState | None:
         """Return what the gateway said last; None: somebody has not been heard yet, or is not."""
-        heard = not self._observation.unreachable and self._listings.count
-        return self._observation.node if heard else None
+        heard = not self.context.observation.unreachable and self.context.listings.count
+        return self.context.observation.node if heard else None
 
     async def ask(self) -> NodeState | None:
         """Return what the gateway says now: who is resident is told by no news.
@@ -134,32 +123,32 @@ class DiskRoom:
         if seen is None:
             return None
         try:
-            node = await self._target.observe(0)
+            node = await self.context.target.observe(0)
         except (TargetUnreachableError, RolloutRejectedError):
             return None
         self._note_resident(node)
-        seen = self._observation.node or seen
+        seen = self.context.observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
 
     def _stays(self, node: NodeState) -> RetainedDigests:
         return what_stays(
             node,
-            self._listings.aspired,
-            self._journal.view,
-            recent_since=self._clock() - self.limits.rollback_retention_s,
+            self.context.listings.aspired,
+            self.context.journal.view,
+            recent_since=self.context.clock() - self.context.limits.room.rollback_retention_s,
         )
 
     def _choose(self, kept: RetainedDigests, pressure: Pressure) -> list[str]:
         return choose_removed(
             as_candidates(
-                self._artifacts,
-                aspired=self._listings.aspired,
-                ledger=self._journal.view,
+                self.context.artifacts,
+                aspired=self.context.listings.aspired,
+                ledger=self.context.journal.view,
                 needed_at=self._needed_at,
             ),
             kept,
-            now=self._clock(),
-            rollback_retention_s=self.limits.rollback_retention_s,
+            now=self.context.clock(),
+            rollback_retention_s=self.context.limits.room.rollback_retention_s,
             pressure=pressure,
         )
 
@@ -174,20 +163,21 @@ class DiskRoom:
         Returns:
             How many have gone.
         """
-        artifacts, models = self._artifacts, self._models_of(doomed)
+        artifacts, models = self.context.artifacts, self._models_of(doomed)
         going = {digest: artifacts.pop(digest) for digest in doomed}
-        self._changes.note(models)
+        self.context.changes.note(models)
         try:
-            await self._changes.next_decision()
+            await self.context.changes.next_decision()
             node = await self.ask()
             if node is None:
                 return 0
             needed = self._stays(node).by_reason(
-                now=self._clock(), rollback_retention_s=self.limits.rollback_retention_s
+                now=self.context.clock(),
+                rollback_retention_s=self.context.limits.room.rollback_retention_s,
             )
             for digest in doomed:
                 fetched_anew = digest in artifacts
-                if fetched_anew or self._announcer.offers(digest):
+                if fetched_anew or self.context.announcer.offers(digest):
                     continue
                 if not any(digest in digests for digests in needed.values()):
                     del going[digest]
@@ -195,12 +185,12 @@ class DiskRoom:
         finally:
             for digest, artifact in going.items():
                 artifacts.setdefault(digest, artifact)
-            self._changes.note(models)
+            self.context.changes.note(models)
         return len(doomed) - len(going)
 
     def _models_of(self, digests: Collection[str]) -> frozenset[str]:
         """Return the models of which a version has or had these bytes, or is to have them."""
-        artifacts, view = self._artifacts, self._journal.view
+        artifacts, view = self.context.artifacts, self.context.journal.view
         return frozenset(
             {
                 *(pin.model for digest in digests for pin in artifacts[digest].accepted),
@@ -212,17 +202,17 @@ class DiskRoom:
 
     async def _remove_one(self, digest: str) -> None:
         try:
-            await self._threads.fetching(self._store.remove, digest)
+            await self.context.threads.fetching(self.context.store.remove, digest)
         except StoreError as error:  # what is left of it counts as stored until the next start
             _log.error("artifact.remove_failed", digest=digest, reason=error.reason)
         else:
             _log.info("artifact.removed", digest=digest)
-        self._artifacts.pop(digest, None)
+        self.context.artifacts.pop(digest, None)
 
     # --- why there is none ------------------------------------------------------------------------
 
     def _needs(self, total_bytes: int) -> str:
-        use = self._store.use()
+        use = self.context.store.use()
         return (
             f"the artifact needs {total_bytes} bytes, and {use.stored_bytes} of the artifact "
             f"store's {use.budget_bytes} are used"
@@ -232,9 +222,10 @@ class DiskRoom:
     def _why_not(self, kept: RetainedDigests, total_bytes: int) -> str:
         """Say what holds the room, each artifact by the first reason for which it stays."""
         reasons = kept.by_reason(
-            now=self._clock(), rollback_retention_s=self.limits.rollback_retention_s
+            now=self.context.clock(),
+            rollback_retention_s=self.context.limits.room.rollback_retention_s,
         )
-        left, held = dict(self._artifacts), dict[str, int]()
+        left, held = dict(self.context.artifacts), dict[str, int]()
         for reason, digests in reasons.items():
             found = [left.pop(digest) for digest in sorted(digests) if digest in left]
             if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -13,6 +14,7 @@ from registry_sync.reconcile.steps import Steps
 from registry_sync.reconcile.view import Snapshots
 
 
+@dataclass
 class Operators:
     """Takes the decisions of operators. Event loop only.
 
@@ -20,29 +22,18 @@ class Operators:
     not recorded yet, or None.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        steps: Steps,
-        due: DueActions,
-        hints: Hints,
-        snapshots: Snapshots,
-    ) -> None:
-        self._steps = steps
-        self._due = due
-        self._hints = hints
-        self._snapshots = snapshots
-        self._journal = context.journal
-        self._ledger = context.ledger
-        self._changes = context.changes
-        self._clock = context.clock
+    context: Context
+    steps: Steps
+    due: DueActions
+    hints: Hints
+    snapshots: Snapshots
 
     async def hold(self, hold: Hold) -> str | None:
         """Begin a hold."""
-        self._steps.backoff.succeeded(("activate", hold.model, hold.alias))
+        self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
         # What takes down what serves pauses for up to an hour: who decides does not wait for that.
         target = (hold.target_version, hold.target_digest)
-        self._steps.backoff.succeeded(("stage", hold.model, *target))
+        self.steps.backoff.succeeded(("stage", hold.model, *target))
         return await self._carry_out("hold", hold)
 
     async def unhold(self, hold: Hold) -> str | None:
@@ -60,15 +51,15 @@ class Operators:
     async def _carry_out(
         self, what: Literal["hold", "end_hold", "freeze", "unfreeze"], hold: Hold | None = None
     ) -> str | None:
-        change = HoldChange(what, str(Initiator.OPERATOR), self._clock(), hold)
-        return await self._journal.carry_out(change)
+        change = HoldChange(what, str(Initiator.OPERATOR), self.context.clock(), hold)
+        return await self.context.journal.carry_out(change)
 
     async def retry(self, model: str, version: int) -> bool:
         """End the rejections of a version and try again now; return whether that is recorded."""
-        written = await self._journal.decide(
+        written = await self.context.journal.decide(
             model,
             partial(LedgerView.without_rejection, model=model, version=version),
-            self._ledger.end_rejection,
+            self.context.ledger.end_rejection,
             *(model, version),
             ended_by=Initiator.OPERATOR,
         )
@@ -78,31 +69,31 @@ class Operators:
     async def end_quarantine(self, model: str, version: int) -> bool:
         """End a quarantine; return whether the ledger recorded that, without which it stays."""
         by = str(Initiator.OPERATOR)
-        work = self._ledger.end_quarantine
-        return await self._journal.write(model, work, model, version, by)
+        work = self.context.ledger.end_quarantine
+        return await self.context.journal.write(model, work, model, version, by)
 
     def fetch(self, model: str, version: int, accepts: str | None = None) -> None:
         """Fetch and verify a version as soon as there is a slot.
 
         ``accepts`` is the digest that an operator accepts, or None for the expected one.
         """
-        of = self._snapshots.of(model).creation_of(model, version)
+        of = self.snapshots.of(model).creation_of(model, version)
         by, urgency = Initiator.OPERATOR, Urgency.WANTED
         fetch = Fetch(model, version, urgency, by, creation=of, accepts=accepts)
         subject = subject_of(fetch)
-        doing = (one for one in self._steps.doing() if subject_of(one) == subject)
+        doing = (one for one in self.steps.doing() if subject_of(one) == subject)
         if any(isinstance(one, Fetch) and one.accepts == accepts for one in doing):
             return
-        self._steps.backoff.succeeded(subject)
-        self._due.request(fetch)
-        self._changes.note({model})
+        self.steps.backoff.succeeded(subject)
+        self.due.request(fetch)
+        self.context.changes.note({model})
 
     def sync(self, model: str) -> None:
         """List the registry, and try the failed steps of a model now."""
-        self._hints.add(None, Initiator.SYNC)
+        self.hints.add(None, Initiator.SYNC)
         self.try_now(model)
 
     def try_now(self, model: str) -> None:
         """Try the failed steps of a model now."""
-        self._steps.try_now(model)
-        self._changes.note({model})
+        self.steps.try_now(model)
+        self.context.changes.note({model})

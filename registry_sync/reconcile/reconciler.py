@@ -69,6 +69,7 @@ class Reconciler:
         self.journal = context.journal
         self.ledger = context.ledger
         self.store = context.store
+        self.artifacts = context.artifacts
         self.observation = context.observation
         self.announcer = context.announcer
         self.listings = context.listings
@@ -111,9 +112,9 @@ class Reconciler:
 
     async def _remember(self) -> None:
         """Begin with what the node itself knows, so that the registry may be down."""
-        self.fetch_step.artifacts.update(await self.threads.ledger(self.store.all))
-        await self.environment_step.look(self.fetch_step.artifacts.values())
-        await self.journal.refresh(self.fetch_step.artifacts.values(), None)
+        self.artifacts.update(await self.threads.ledger(self.store.all))
+        await self.environment_step.look(self.artifacts.values())
+        await self.journal.refresh(self.artifacts.values(), None)
         await self.listings.recall()
 
     async def _decide_forever(self) -> None:
@@ -146,7 +147,7 @@ class Reconciler:
         """Decide about what has changed; return whether some of it has changed again meanwhile."""
         # First: a time that has come and stays in the list would be slept for again and again.
         self.changes.add(self.steps.woken())
-        complete = await self.journal.refresh(self.fetch_step.artifacts.values(), self.listings.own)
+        complete = await self.journal.refresh(self.artifacts.values(), self.listings.own)
         recording = complete and self.journal.trouble is None
         if self.journal.answered:
             await self.listings.recall()
@@ -201,7 +202,7 @@ class Reconciler:
         await self._descriptions.publish(models)
         if self.journal.trouble is None:  # else it would be waited for twice
             # Telling the gateway takes a moment, and what was written meanwhile counts.
-            await self.journal.refresh(self.fetch_step.artifacts.values(), self.listings.own)
+            await self.journal.refresh(self.artifacts.values(), self.listings.own)
         told, models = models, self.changes.unchanged(models)
         due, planned = list[Action](), set[str]()
         async for model in with_pauses(models):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.contract import NodeState
 from registry_sync.artifacts import StoredArtifact
@@ -13,52 +14,45 @@ from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.steps import EnvironmentStep
 
 
+@dataclass
 class Sweep:
     """The clean-up of one node. Event loop only."""
 
-    def __init__(
-        self,
-        context: Context,
-        environment_step: EnvironmentStep,
-        disk_room: DiskRoom,
-    ) -> None:
-        self._environment_step = environment_step
-        self._disk_room = disk_room
-        self._journal = context.journal
-        self._ledger = context.ledger
-        self._observation = context.observation
-        self._listings = context.listings
-        self._artifacts = context.artifacts
-        self._changes = context.changes
+    context: Context
+    environment_step: EnvironmentStep
+    disk_room: DiskRoom
 
     async def run(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
-        await self._journal.write(None, self._ledger.prune)
-        node = self._observation.node
-        if node is None or self._observation.unreachable or not self._listings.count:
+        await self.context.journal.write(None, self.context.ledger.prune)
+        node = self.context.observation.node
+        if node is None or self.context.observation.unreachable or not self.context.listings.count:
             return
         await self._forget_gone(node)
-        self._environment_step.forget_all_but(self._artifacts.keys())
-        built = self._environment_step.built
-        await self._environment_step.sweep(
-            self._artifacts.values(),
-            older_than_s=self._disk_room.limits.rollback_retention_s,
+        self.environment_step.forget_all_but(self.context.artifacts.keys())
+        built = self.environment_step.built
+        await self.environment_step.sweep(
+            self.context.artifacts.values(),
+            older_than_s=self.context.limits.room.rollback_retention_s,
         )
-        if built != self._environment_step.built:
-            self._changes.wake()
-        await self._disk_room.sweep()
+        if built != self.environment_step.built:
+            self.context.changes.wake()
+        await self.disk_room.sweep()
 
     async def _forget_gone(self, node: NodeState) -> None:
         """Keep what is known of deleted versions bounded, once the registry surely lacks them."""
-        if self._listings.error is not None or self._listings.count < LISTINGS_FOR_REMOVAL:
+        if (
+            self.context.listings.error is not None
+            or self.context.listings.count < LISTINGS_FOR_REMOVAL
+        ):
             return
-        aspired, view = self._listings.aspired, self._journal.view
-        if gone := choose_gone(self._artifacts, node=node, aspired=aspired, ledger=view):
-            await self._journal.write(None, self._ledger.forget_accepted, gone)
+        aspired, view = self.context.listings.aspired, self.context.journal.view
+        if gone := choose_gone(self.context.artifacts, node=node, aspired=aspired, ledger=view):
+            await self.context.journal.write(None, self.context.ledger.forget_accepted, gone)
         if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
-            await self._journal.write(None, self._ledger.forget_verdicts, gone)
+            await self.context.journal.write(None, self.context.ledger.forget_verdicts, gone)
         alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
-        await self._journal.write(None, self._ledger.forget_history, alive)
+        await self.context.journal.write(None, self.context.ledger.forget_history, alive)
 
 
 def choose_gone(

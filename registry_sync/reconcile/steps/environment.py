@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
 
+@dataclass
 class EnvironmentStep:
     """Judges what is shared, and builds what is a version's own. Event loop only.
 
@@ -32,30 +34,21 @@ class EnvironmentStep:
         built: The own environments that are built, by the digest of the artifact.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        environments: BuildsEnvironments,
-    ) -> None:
-        self.built: Mapping[str, OwnEnvironment] = {}
-        self._described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
-        self._environments = environments
-        self._on_mismatch = context.policy.on_mismatch
-        self._ledger = context.ledger
-        self._journal = context.journal
-        self._threads = context.threads
-        self._clock = context.clock
+    context: Context
+    environments: BuildsEnvironments
+    built: Mapping[str, OwnEnvironment] = field(default_factory=dict)
+    _described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=dict)
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
         """Learn which own environments are there: at the start, and after each sweep."""
-        self.built = await self._threads.fetching(self._environments.built, list(artifacts))
+        self.built = await self.context.threads.fetching(self.environments.built, list(artifacts))
 
     async def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> None:
         """Remove environments that no artifact means, and notice those that have gone."""
         present = list(artifacts)
         # Not where environments are built: builds may take all of those threads for long.
-        for digest in await self._threads.fetching(
-            self._environments.sweep, present, older_than_s=older_than_s
+        for digest in await self.context.threads.fetching(
+            self.environments.sweep, present, older_than_s=older_than_s
         ):
             _log.info("environment.removed", environment=digest)
         await self.look(present)
@@ -64,7 +57,9 @@ class EnvironmentStep:
 
     def verdict(self, artifact: StoredArtifact) -> DependencyVerdict:
         """Judge what an artifact requires by what is installed here."""
-        return judge(artifact.description.get("requirements") or (), self._on_mismatch)
+        return judge(
+            artifact.description.get("requirements") or (), self.context.policy.on_mismatch
+        )
 
     def described(self, artifact: StoredArtifact) -> Mapping[str, Any]:
         """Return the description of an artifact with the verdict of now; made once."""
@@ -82,7 +77,7 @@ class EnvironmentStep:
 
     def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
         """Return the digests of what may not be loaded beside our libraries, and why not."""
-        if self._on_mismatch is not MismatchPolicy.REFUSE:
+        if self.context.policy.on_mismatch is not MismatchPolicy.REFUSE:
             return {}
         whys = {one.digest: self.refusal(one) for one in artifacts}
         return {digest: why for digest, why in whys.items() if why}
@@ -103,8 +98,8 @@ class EnvironmentStep:
         _log.info("environment.started", model=action.model, version=action.version)
         try:
             with watch.phase("environment"):
-                found = await self._threads.building(
-                    self._environments.build, artifact, self._threads.check_stopping
+                found = await self.context.threads.building(
+                    self.environments.build, artifact, self.context.threads.check_stopping
                 )
         except EnvironmentFailedError as error:
             if error.transient:
@@ -121,15 +116,15 @@ class EnvironmentStep:
         return None
 
     async def _reject(self, action: BuildEnvironment, error: EnvironmentFailedError) -> None:
-        await self._journal.write(
+        await self.context.journal.write(
             action.model,
-            self._ledger.reject,
+            self.context.ledger.reject,
             Rejection(
                 model=action.model,
                 version=action.version,
                 digest=action.digest,
                 failure=error.failure,
                 reason=error.reason,
-                at=self._clock(),
+                at=self.context.clock(),
             ),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import assert_never
 
 from registry_sync.domain import HoldChange, Initiator
@@ -24,67 +25,56 @@ from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.reconcile.steps.promotion import Promotion, Rechecks
 
 
+@dataclass
 class Executor:
     """Does one action. Event loop only."""
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        fetch_step: FetchStep,
-        environment_step: EnvironmentStep,
-        promotion: Promotion,
-        copies: Copies,
-        rechecks: Rechecks,
-    ) -> None:
-        self._fetch_step = fetch_step
-        self._environment_step = environment_step
-        self._promotion = promotion
-        self._copies = copies
-        self._rechecks = rechecks
-        self._journal = context.journal
-        self._threads = context.threads
-        self._clock = context.clock
+    context: Context
+    fetch_step: FetchStep
+    environment_step: EnvironmentStep
+    promotion: Promotion
+    copies: Copies
+    rechecks: Rechecks
 
     async def __call__(self, action: Action, watch: Stopwatch) -> StepFailure | None:
         """Do an action; return why it went no further, or None if it is done."""
         match action:
             case Fetch():
-                return await self._fetch_step.fetch(action, watch)
+                return await self.fetch_step.fetch(action, watch)
             case BuildEnvironment():
                 return await self._build(action, watch)
             case Stage():
-                return await self._promotion.stage(action, watch)
+                return await self.promotion.stage(action, watch)
             case Activate():
-                return await self._promotion.activate(action, watch)
+                return await self.promotion.activate(action, watch)
             case RetireAlias():
-                return await self._promotion.retire(action)
+                return await self.promotion.retire(action)
             case RetireStandby():
-                return await self._promotion.retire_standby(action)
+                return await self.promotion.retire_standby(action)
             case EndHold():
                 return await self._follow_again(action)
             case AllowDigest():
-                return await self._promotion.allow(action)
+                return await self.promotion.allow(action)
             case _:
                 assert_never(action)
 
     async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> StepFailure | None:
         """Build a version's own environment, from bytes that are what they were."""
-        artifact = self._fetch_step.artifacts.get(action.digest)
+        artifact = self.context.artifacts.get(action.digest)
         if artifact is not None:
-            damage = await self._copies.lost(action.digest, self._threads.check_stopping)
+            damage = await self.copies.lost(action.digest, self.context.threads.check_stopping)
             if damage is not None:
                 return StepFailure(damage)
-        return await self._environment_step.build(action, artifact, watch)
+        return await self.environment_step.build(action, artifact, watch)
 
     async def _follow_again(self, action: EndHold) -> StepFailure | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""
-        if not self._rechecks.is_due_now(action):
+        if not self.rechecks.is_due_now(action):
             return StepFailure(
                 "the alias is no longer held so, or no longer to follow the registry"
             )
-        change = HoldChange("end_hold", str(Initiator.POLL), self._clock(), action.hold)
-        await self._journal.carry_out(change)
+        change = HoldChange("end_hold", str(Initiator.POLL), self.context.clock(), action.hold)
+        await self.context.journal.carry_out(change)
         return None
 
     def may_overtake(self, doing: Action, action: Action) -> bool:
@@ -98,4 +88,4 @@ class Executor:
         if not (isinstance(doing, Activate) and isinstance(action, Activate)):
             return False
         same = (doing.version, doing.digest) == (action.version, action.digest)
-        return not same and self._promotion.is_comparing(doing)
+        return not same and self.promotion.is_comparing(doing)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,50 +88,37 @@ class _Confirmed:
     ended_at: float
 
 
+@dataclass
 class FetchStep:
     """Brings versions to this node, and compares them with the registry again. Event loop only.
 
     Attributes:
-        artifacts: What the artifact store holds, by digest.
+        make_room: `DiskRoom.make`, for a fetch that finds the budget full.
         fetches: Those under way, the oldest first.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        intake: Ingestion,
-        make_room: Callable[[Path, int], Coroutine[Any, Any, None]],
-    ) -> None:
-        """Use ``make_room``, which is `DiskRoom.make`, for a fetch that finds the budget full."""
-        self.artifacts = context.artifacts
-        self.fetches: list[Progress] = []
-        self._intake = intake
-        self._make_room = make_room
-        self._source = context.source
-        self._ledger = context.ledger
-        self._journal = context.journal
-        self._listings = context.listings
-        self._threads = context.threads
-        self._changes = context.changes
-        self._clock = context.clock
-        self._confirmed: dict[tuple[str, int], _Confirmed] = {}
-        self._looked_at: dict[tuple[str, int], float] = {}
+    context: Context
+    intake: Ingestion
+    make_room: Callable[[Path, int], Coroutine[Any, Any, None]]
+    fetches: list[Progress] = field(default_factory=list)
+    _confirmed: dict[tuple[str, int], _Confirmed] = field(default_factory=dict)
+    _looked_at: dict[tuple[str, int], float] = field(default_factory=dict)
 
     # --- fetch, verify ----------------------------------------------------------------------------
 
     async def fetch(self, action: Fetch, watch: Stopwatch) -> StepFailure | None:
         """Bring a version's bytes here, or learn that they are wrong."""
-        listed = find(self._listings.aspired, action.model, action.version)
+        listed = find(self.context.listings.aspired, action.model, action.version)
         if listed is None:  # what only a hold still means
-            listed = await self._threads.registry(
-                self._source.version, action.model, action.version
+            listed = await self.context.threads.registry(
+                self.context.source.version, action.model, action.version
             )
         meant = action.digest
-        view, of_creation = self._journal.view_of(action.model), action.creation
+        view, of_creation = self.context.journal.view_of(action.model), action.creation
         if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
             return StepFailure(reason, refused=True)
         stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
-        if stopped is None and meant and meant not in self.artifacts:
+        if stopped is None and meant and meant not in self.context.artifacts:
             return StepFailure(other_bytes(action.version), refused=True)
         return stopped
 
@@ -146,14 +133,14 @@ class FetchStep:
     ) -> StepFailure | None:
         if listed.stamp_problem:
             return StepFailure(listed.stamp_problem, refused=True)
-        view = self._journal.view_of(listed.model)
+        view = self.context.journal.view_of(listed.model)
         pinned, of_creation = accepted(listed, view), creation_of(listed, view)
-        if pinned is None and not listed.stamped and not self._journal.answered:
+        if pinned is None and not listed.stamped and not self.context.journal.answered:
             return StepFailure(
                 "the ledger has not answered since the start: nobody can tell whether these are "
                 "the bytes that were seen first"
             )
-        started_at = self._clock()
+        started_at = self.context.clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
         if accepts is not None:  # nothing is forgotten before these very bytes are here
             known = (listed.model, listed.version, accepts, accepts, listed.stamped)
@@ -171,8 +158,8 @@ class FetchStep:
         """Tell history that the accepted digest was another creation's, and counts no more."""
         reason = f"version {listed.version} was deleted in the registry, and made anew"
         _log.warning("version.made_anew", model=listed.model, version=listed.version)
-        await self._journal.note(
-            self._ledger.attempted,
+        await self.context.journal.note(
+            self.context.ledger.attempted,
             Attempt(
                 model=listed.model,
                 alias=None,
@@ -191,7 +178,7 @@ class FetchStep:
     ) -> IngestedArtifact | RefusedArtifact:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
-        now = self._clock()
+        now = self.context.clock()
         listed = order.version
         progress = Progress(listed.model, listed.version, again, started_at=now, told_at=now)
         check = partial(self._check, left)
@@ -201,13 +188,13 @@ class FetchStep:
             progress.arrived_bytes, progress.total_bytes = arrived, total
             self._tell(progress)
 
-        pool = self._threads.comparing if again else self._threads.fetching
+        pool = self.context.threads.comparing if again else self.context.threads.fetching
         # What is compared goes again, and is no part of the store: only the disk's floor bounds it.
         room = None if again else partial(self._wait_for_room, asyncio.get_running_loop(), check)
         self.fetches.append(progress)
         try:
             return await pool(
-                self._intake.bring, order, watch=watch, on_progress=note, make_room=room
+                self.intake.bring, order, watch=watch, on_progress=note, make_room=room
             )
         except asyncio.CancelledError:
             left.set()
@@ -221,13 +208,13 @@ class FetchStep:
         Raises:
             StoppedError: Nobody does.
         """
-        self._threads.check_stopping()
+        self.context.threads.check_stopping()
         if left.is_set():
             raise StoppedError
 
     def _tell(self, progress: Progress) -> None:
         """Log how far a long fetch is, now and then. Called with every chunk."""
-        now = self._clock()
+        now = self.context.clock()
         if now - progress.told_at < _TELL_EVERY_S:
             return
         progress.told_at = now
@@ -253,7 +240,7 @@ class FetchStep:
             NoDiskRoomError: There is none.
             StoppedError: Nobody waits any more.
         """
-        made = asyncio.run_coroutine_threadsafe(self._make_room(folder, total_bytes), loop)
+        made = asyncio.run_coroutine_threadsafe(self.make_room(folder, total_bytes), loop)
         try:
             while not made.done():
                 wait([made], timeout=_LOOK_EVERY_S)
@@ -266,38 +253,38 @@ class FetchStep:
         self, key: tuple[str, int], found: IngestedArtifact, started_at: float, asked_by: str
     ) -> StepFailure | None:
         digest = found.artifact.digest
-        self._confirmed[key] = _Confirmed(digest, started_at, self._clock())
-        self.artifacts[digest] = found.artifact
-        known = self._journal.view_of(key[0]).accepted.get(key)
-        pinned = await self._journal.write(key[0], self._ledger.accept, found.pin)
+        self._confirmed[key] = _Confirmed(digest, started_at, self.context.clock())
+        self.context.artifacts[digest] = found.artifact
+        known = self.context.journal.view_of(key[0]).accepted.get(key)
+        pinned = await self.context.journal.write(key[0], self.context.ledger.accept, found.pin)
         if not pinned and (known is None or known.digest != digest):
             # Without its pin the version does not count as here, and would be fetched at once.
             return StepFailure(
-                self._journal.trouble or "the ledger did not take the version's digest"
+                self.context.journal.trouble or "the ledger did not take the version's digest"
             )
         # Last: a quarantine of other bytes says nothing.
-        if key in self._journal.view_of(key[0]).quarantines:
-            work = self._ledger.end_quarantine
-            await self._journal.write(key[0], work, *key, str(asked_by))
+        if key in self.context.journal.view_of(key[0]).quarantines:
+            work = self.context.ledger.end_quarantine
+            await self.context.journal.write(key[0], work, *key, str(asked_by))
         _log.info("fetch.completed", model=key[0], version=key[1], digest=digest)
-        self._changes.note({pin.model for pin in found.artifact.accepted})
+        self.context.changes.note({pin.model for pin in found.artifact.accepted})
         return None
 
     async def _quarantine(self, order: Order, found: RefusedArtifact, asked_by: str) -> None:
         listed = order.version
         _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
         self._looked_at.pop((listed.model, listed.version), None)
-        await self._journal.write(
+        await self.context.journal.write(
             listed.model,
-            self._ledger.quarantine,
+            self.context.ledger.quarantine,
             Quarantine(
                 model=listed.model,
                 version=listed.version,
-                expected_digest=expected_digest(listed, self._journal.view_of(listed.model)),
+                expected_digest=expected_digest(listed, self.context.journal.view_of(listed.model)),
                 listing=found.listing,
                 found_digest=found.found,
                 reason=found.reason,
-                at=self._clock(),
+                at=self.context.clock(),
                 asked_by=asked_by,
                 creation=order.creation,
             ),
@@ -312,9 +299,9 @@ class FetchStep:
             What to fetch to find out, where the storage does not tell of changes.
         """
         self._forget_unlisted()
-        now, to_fetch, view = self._clock(), list[Fetch](), self._journal.view
+        now, to_fetch, view = self.context.clock(), list[Fetch](), self.context.journal.view
         for key, found in view.quarantines.items():
-            listed = find(self._listings.aspired, *key)
+            listed = find(self.context.listings.aspired, *key)
             rest_s = _QUARANTINE_FETCH_S if found.listing is None else _QUARANTINE_LOOK_S
             if listed is None or quarantine_of(listed, view) is None:
                 continue
@@ -326,21 +313,21 @@ class FetchStep:
                 to_fetch.append(Fetch(*key, Urgency.PREFETCH, creation=of))
                 continue
             try:
-                listing = await self._threads.registry(self._intake.listing_of, listed)
+                listing = await self.context.threads.registry(self.intake.listing_of, listed)
             except SourceError:
                 break
             if listing is not None and listing != found.listing:
                 _log.info("quarantine.ended", model=key[0], version=key[1])
                 ended_by = str(Initiator.POLL)
-                work = self._ledger.end_quarantine
-                await self._journal.write(key[0], work, *key, ended_by)
+                work = self.context.ledger.end_quarantine
+                await self.context.journal.write(key[0], work, *key, ended_by)
         return to_fetch
 
     def _forget_unlisted(self) -> None:
         """Keep what was learned of versions no longer than the registry lists them."""
         listed = {
             (model.name, version)
-            for model in self._listings.aspired.models.values()
+            for model in self.context.listings.aspired.models.values()
             for version in model.versions
         }
         self._confirmed = {key: one for key, one in self._confirmed.items() if key in listed}
@@ -361,8 +348,8 @@ class FetchStep:
             StoreError: The store cannot take them.
         """
         key = (action.model, action.version)
-        view = self._journal.view_of(action.model)
-        listed = find(self._listings.aspired, *key)
+        view = self.context.journal.view_of(action.model)
+        listed = find(self.context.listings.aspired, *key)
         local = action.asked_by in (Initiator.OPERATOR, Initiator.GATEWAY, Initiator.RECOVERY)
         if listed is None:  # there is nothing to compare with
             return None if local else StepFailure("the registry no longer lists this version")
@@ -395,7 +382,7 @@ class FetchStep:
         self, action: Stage | Activate, listed: AspiredVersion, *, local: bool
     ) -> str | None:
         """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
-        view = self._journal.view_of(listed.model)
+        view = self.context.journal.view_of(listed.model)
         if found := quarantine_of(listed, view):
             return found.reason
         if listed.stamp_problem and action.asked_by not in (Initiator.OPERATOR, Initiator.GATEWAY):
@@ -418,11 +405,11 @@ class FetchStep:
     ) -> StepFailure | None:
         """Compare the listings; where that does not tell, fetch and hash again."""
         key = (listed.model, listed.version)
-        started_at = self._clock()
-        if pin is not None and await self._threads.registry(
-            self._intake.remote_is_as_accepted, listed, pin
+        started_at = self.context.clock()
+        if pin is not None and await self.context.threads.registry(
+            self.intake.remote_is_as_accepted, listed, pin
         ):
-            self._confirmed[key] = _Confirmed(pin.digest, started_at, self._clock())
+            self._confirmed[key] = _Confirmed(pin.digest, started_at, self.context.clock())
             return None
         return await self._bring(listed, watch, asked_by, again=True)
 
@@ -432,9 +419,9 @@ class FetchStep:
         A long comparison counts for longer, so that a standby does not wait for ever.
         """
         found = self._confirmed.get((action.model, action.version))
-        version, since = self._listings.target(action.model, action.alias)
+        version, since = self.context.listings.target(action.model, action.alias)
         if found is None or (found.digest, version) != (action.digest, action.version):
             return False
         lasts_s = max(_CONFIRMATION_LASTS_S, 2 * (found.ended_at - found.began_at))
         # What ended in the future was compared before the clock was set back: nobody knows when.
-        return since <= found.began_at and 0 <= self._clock() - found.ended_at < lasts_s
+        return since <= found.began_at and 0 <= self.context.clock() - found.ended_at < lasts_s

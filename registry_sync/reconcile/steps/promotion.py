@@ -7,6 +7,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Protocol, get_args
 
 import structlog
@@ -57,28 +58,17 @@ class Rechecks(Protocol):
         ...
 
 
+@dataclass
 class Promotion:
     """Has the gateway serve what is here. Event loop only."""
 
-    def __init__(
-        self,
-        context: Context,
-        fetch_step: FetchStep,
-        copies: Copies,
-        rechecks: Rechecks,
-    ) -> None:
-        self._fetch_step = fetch_step
-        self._copies = copies
-        self._rechecks = rechecks
-        self._target = context.target
-        self._observation = context.observation
-        self._ledger = context.ledger
-        self._journal = context.journal
-        self._clock = context.clock
-        self._stage_timeout_s = context.limits.stage_timeout_s
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._moves: Counter[str] = Counter()
-        self._comparing: set[Stage | Activate] = set()
+    context: Context
+    fetch_step: FetchStep
+    copies: Copies
+    rechecks: Rechecks
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _moves: Counter[str] = field(default_factory=Counter)
+    _comparing: set[Stage | Activate] = field(default_factory=set)
 
     # --- stage ------------------------------------------------------------------------------------
 
@@ -91,14 +81,14 @@ class Promotion:
         if action.displaces:
             if (stopped := await self._compare(action, watch)) is not None:
                 return stopped
-            if not self._rechecks.is_due_now(action):
+            if not self.rechecks.is_due_now(action):
                 return StepFailure("it is no longer what ought to be loaded")
-        stage_id = uuid.uuid4().hex
-        expected = self._observation.expect(stage_id)
+        stage_id, timeout_s = uuid.uuid4().hex, self.context.limits.stage_timeout_s
+        expected = self.context.observation.expect(stage_id)
         try:
             with watch.phase("stage"):
-                async with asyncio.timeout(self._stage_timeout_s):
-                    await self._target.stage(
+                async with asyncio.timeout(timeout_s):
+                    await self.context.target.stage(
                         StageRequest(
                             stage_id=stage_id,
                             model=action.model,
@@ -111,7 +101,7 @@ class Promotion:
                     )
                     outcome = await expected
         except TimeoutError:
-            return StepFailure(f"no outcome of the stage within {self._stage_timeout_s:g} s")
+            return StepFailure(f"no outcome of the stage within {timeout_s:g} s")
         finally:
             expected.cancel()
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
@@ -122,7 +112,7 @@ class Promotion:
         return None
 
     def _stands_by(self, model: str, stage_id: str) -> bool:
-        node = self._observation.state_of(model)
+        node = self.context.observation.state_of(model)
         return node is not None and any(one.stage_id == stage_id for one in node.standbys)
 
     async def _stage_failed(self, outcome: StageOutcome, action: Stage) -> StepFailure:
@@ -131,21 +121,21 @@ class Promotion:
             costly = action.displaces and outcome.failure in _HAS_DISPLACED
             return StepFailure(reason, costly=costly)
         if outcome.failure == "integrity":
-            if await self._copies.drop(outcome.digest, reason):
+            if await self.copies.drop(outcome.digest, reason):
                 return StepFailure(f"{reason}; this node's copy is dropped and fetched again")
             reason = f"{reason}; this node's copy came in place of a damaged one before"
             return StepFailure(f"{reason}: it is fetched again later", costly=action.displaces)
-        node = self._observation.heard
-        await self._journal.write(
+        node = self.context.observation.heard
+        await self.context.journal.write(
             action.model,
-            self._ledger.reject,
+            self.context.ledger.reject,
             Rejection(
                 model=outcome.model,
                 version=outcome.version,
                 digest=outcome.digest,
                 failure=f"{OWN_FAILURE if action.own else ''}{outcome.failure}",
                 reason=reason,
-                at=self._clock(),
+                at=self.context.clock(),
                 libraries=None if action.own or node is None else node.libraries,
             ),
         )
@@ -159,18 +149,18 @@ class Promotion:
         if stopped is not None:
             return stopped
         async with self._moving(action.model):
-            node = self._observation.heard
+            node = self.context.observation.heard
             if node is None:
                 return StepFailure("the gateway has gone")
-            due = self._rechecks.as_due_now(action)
+            due = self.rechecks.as_due_now(action)
             if due is None:
                 return StepFailure("it is no longer what ought to be active")
             if isinstance(due, Stage):
                 return None  # that comes first, and is no failure of this
-            before = self._observation.active_of(action.model).get(action.alias)
+            before = self.context.observation.active_of(action.model).get(action.alias)
             try:
                 with watch.phase("activate"):
-                    ack = await self._target.activate(
+                    ack = await self.context.target.activate(
                         ActivateRequest(
                             model=action.model,
                             alias=action.alias,
@@ -183,8 +173,8 @@ class Promotion:
                     )
             except RolloutRejectedError as error:
                 return await self._activation_refused(action, error)
-            active = _activated(action, before, at=self._clock())
-            self._observation.activated(active, ack, due.stage_id)
+            active = _activated(action, before, at=self.context.clock())
+            self.context.observation.activated(active, ack, due.stage_id)
         await self._record(action, active, ack.generation, watch)
         return None
 
@@ -215,7 +205,7 @@ class Promotion:
         self._comparing.add(action)
         try:
             with watch.phase("confirm"):
-                return await self._fetch_step.confirm(action, watch)
+                return await self.fetch_step.confirm(action, watch)
         finally:
             self._comparing.discard(action)
 
@@ -235,7 +225,7 @@ class Promotion:
             asked_by=str(action.asked_by),
             generation=generation,
         )
-        await self._journal.activated(
+        await self.context.journal.activated(
             active,
             action.asked_by,
             generation,
@@ -244,14 +234,14 @@ class Promotion:
         )
 
     def _is_pinned(self, action: Activate) -> bool:
-        hold = self._journal.view_of(action.model).holds.get((action.model, action.alias))
+        hold = self.context.journal.view_of(action.model).holds.get((action.model, action.alias))
         return hold is not None and hold.lasting and hold.target_version == action.version
 
     async def _activation_refused(
         self, action: Activate, error: RolloutRejectedError
     ) -> StepFailure:
         if error.code == "not_staged":
-            self._observation.disprove((action.model, action.version, action.digest))
+            self.context.observation.disprove((action.model, action.version, action.digest))
         if error.code == "generation_mismatch" and error.generation is not None:
             await self._await_generation(error.generation)
         return StepFailure(error.reason)
@@ -259,7 +249,7 @@ class Promotion:
     async def _await_generation(self, generation: int) -> None:
         """Wait until the long poll has told of a newer table; the plan is made on that."""
         for _ in range(_GENERATION_LOOKS):
-            node = self._observation.heard
+            node = self.context.observation.heard
             if node is not None and node.generation >= generation:
                 return
             await asyncio.sleep(_GENERATION_LOOK_S)
@@ -273,20 +263,24 @@ class Promotion:
         The other way round, a crash between the two would bring it back as if it had been lost.
         """
         async with self._moving(action.model):
-            if not self._rechecks.is_due_now(action):
+            if not self.rechecks.is_due_now(action):
                 return StepFailure("it is no longer to be taken away")
             gone = frozenset({(action.model, action.alias)})
-            if not await self._journal.write(action.model, self._ledger.retire, gone):
-                return StepFailure(self._journal.trouble or "the ledger did not take it")
-            ack = await self._target.retire(RetireRequest(model=action.model, alias=action.alias))
-            self._observation.retired(action.model, action.alias, ack.generation)
+            if not await self.context.journal.write(action.model, self.context.ledger.retire, gone):
+                return StepFailure(self.context.journal.trouble or "the ledger did not take it")
+            ack = await self.context.target.retire(
+                RetireRequest(model=action.model, alias=action.alias)
+            )
+            self.context.observation.retired(action.model, action.alias, ack.generation)
         _log.info("alias.retired", model=action.model, alias=action.alias)
         return None
 
     async def retire_standby(self, action: RetireStandby) -> StepFailure | None:
         """Have the gateway spare a standby no longer."""
-        await self._target.retire(RetireRequest(model=action.model, stage_id=action.stage_id))
-        self._observation.dismissed(action.stage_id)
+        await self.context.target.retire(
+            RetireRequest(model=action.model, stage_id=action.stage_id)
+        )
+        self.context.observation.dismissed(action.stage_id)
         _log.info("standby.retired", model=action.model, version=action.version)
         return None
 
@@ -294,10 +288,10 @@ class Promotion:
 
     async def allow(self, action: AllowDigest) -> StepFailure | None:
         """Tell the gateway that an alias may take again what it went back from."""
-        await self._target.allow(
+        await self.context.target.allow(
             AllowRequest(model=action.model, alias=action.alias, digest=action.digest)
         )
-        self._observation.allowed(action.model, action.alias, action.digest)
+        self.context.observation.allowed(action.model, action.alias, action.digest)
         _log.info(
             "digest.allowed",
             model=action.model,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Set as AbstractSet
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -53,6 +55,7 @@ _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _log = structlog.get_logger("registry_sync.reconcile.steps.runner")
 
 
+@dataclass
 class Steps:
     """Does actions as tasks. Event loop only; who owns it awaits `end`.
 
@@ -61,24 +64,15 @@ class Steps:
         backoff: What failed, and when it is tried again.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        executor: Executor,
-        backoff: Backoff,
-    ) -> None:
-        self.busy: dict[Subject, asyncio.Task[None]] = {}
-        self.backoff = backoff
-        self._executor = executor
-        self._ledger = context.ledger
-        self._journal = context.journal
-        self._changes = context.changes
-        self._clock = context.clock
-        self._doing: dict[Subject, Action] = {}
-        self._wakes: dict[str, float] = {}
-        self._looked_at = context.clock()
-        # What was completed, and when, for as long as it goes on being due all the same.
-        self._completed: dict[Subject, tuple[Action, float]] = {}
+    context: Context
+    executor: Executor
+    backoff: Backoff
+    busy: dict[Subject, asyncio.Task[None]] = field(default_factory=dict)
+    _doing: dict[Subject, Action] = field(default_factory=dict)
+    _wakes: dict[str, float] = field(default_factory=dict)
+    _looked_at: float = -math.inf
+    # What was completed, and when, for as long as it goes on being due all the same.
+    _completed: dict[Subject, tuple[Action, float]] = field(default_factory=dict)
 
     def doing(self) -> Iterable[Action]:
         """Return the actions under way."""
@@ -95,7 +89,7 @@ class Steps:
             self._overtake(subject, action)
             return StartOutcome.WAITS
         if self._was_just_completed(subject, action):
-            self._wake_at(action.model, self._clock() + _REPEAT_S)
+            self._wake_at(action.model, self.context.clock() + _REPEAT_S)
             return StartOutcome.WAITS
         if self._waits_for_its_model(action):
             return StartOutcome.WAITS
@@ -114,7 +108,7 @@ class Steps:
 
     def woken(self) -> frozenset[str]:
         """Return the models that waited for a time which has come since this was asked last."""
-        now, before = self._clock(), self._looked_at
+        now, before = self.context.clock(), self._looked_at
         self._looked_at = now
         # Where the clock was set back, nobody knows any more how long there is to wait.
         woken = {model for model, at in self._wakes.items() if at <= now or now < before}
@@ -150,7 +144,7 @@ class Steps:
     def _was_just_completed(self, subject: Subject, action: Action) -> bool:
         """Whether news of its effect may still be on its way."""
         before, at = self._completed.get(subject, (None, 0.0))
-        return before == action and 0.0 <= self._clock() - at < _REPEAT_S
+        return before == action and 0.0 <= self.context.clock() - at < _REPEAT_S
 
     def _note_completion(self, subject: Subject, action: Action) -> None:
         """Let an action that was completed before, and stayed due, wait longer each time."""
@@ -158,7 +152,7 @@ class Steps:
             self._failed(subject, action, StepFailure(_NO_EFFECT))
         else:
             self.backoff.succeeded(subject)
-        self._completed[subject] = action, self._clock()
+        self._completed[subject] = action, self.context.clock()
 
     def _waits_for_its_model(self, action: Action) -> bool:
         """Whether as many versions of its model as may be fetched, or built for, are under way.
@@ -178,21 +172,21 @@ class Steps:
     def _overtake(self, subject: Subject, action: Action) -> None:
         """End a step that stands in the way of what is due; the next pass starts that."""
         doing = self._doing[subject]
-        if self._executor.may_overtake(doing, action):
+        if self.executor.may_overtake(doing, action):
             _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
             self.busy[subject].cancel()
 
     def _ended(self, subject: Subject, model: str) -> None:
         self.busy.pop(subject, None)
         self._doing.pop(subject, None)
-        self._changes.note({model})
+        self.context.changes.note({model})
 
     async def _step(self, subject: Subject, action: Action) -> None:
         """Do one step and record how it ended. A fault stays in its model."""
-        started_at = self._clock()
+        started_at = self.context.clock()
         watch = Stopwatch()
         try:
-            stopped = await self._executor(action, watch)
+            stopped = await self.executor(action, watch)
         except SyncError as error:
             stopped = StepFailure(
                 error.reason,
@@ -206,8 +200,8 @@ class Steps:
             self._note_completion(subject, action)
         else:
             self._failed(subject, action, stopped)
-        await self._journal.note(
-            self._ledger.attempted, _attempt(action, started_at, watch, stopped)
+        await self.context.journal.note(
+            self.context.ledger.attempted, _attempt(action, started_at, watch, stopped)
         )
 
     def _failed(self, subject: Subject, action: Action, stopped: StepFailure) -> None:

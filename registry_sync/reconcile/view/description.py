@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set as AbstractSet
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -35,65 +36,55 @@ _DELAYS = frozenset({Cause.FAILING, Cause.AWAITS_WINDOW})
 _log = structlog.get_logger("registry_sync.reconcile.view.description")
 
 
+@dataclass
 class Descriptions:
     """Describes models and has the gateway told what is news to it. Event loop only."""
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        environment_step: EnvironmentStep,
-        steps: Steps,
-        snapshots: Snapshots,
-        signatures: Signatures,
-        faults: ModelFaults,
-    ) -> None:
-        self._environment_step = environment_step
-        self._steps = steps
-        self._snapshots = snapshots
-        self._signatures = signatures
-        self._faults = faults
-        self._announcer = context.announcer
-        self._listings = context.listings
-        self._observation = context.observation
-        self._journal = context.journal
-        self._store = context.store
-        self._artifacts = context.artifacts
-        self._remembered = RememberedListing()
-        self._published: Mapping[str, AspiredModel] | None = None
-        self._signature_changes: dict[str, dict[str, str]] = {}
+    context: Context
+    environment_step: EnvironmentStep
+    steps: Steps
+    snapshots: Snapshots
+    signatures: Signatures
+    faults: ModelFaults
+    _remembered: RememberedListing = field(default_factory=RememberedListing)
+    _published: Mapping[str, AspiredModel] | None = None
+    _signature_changes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def publish(self, models: AbstractSet[str]) -> None:
         """Describe some models as they are now, and tell the gateway what is news to it."""
-        node = self._observation.heard
+        node = self.context.observation.heard
         if node is None:
             return
-        aspired = self._listings.aspired
-        if self._listings.complete:
+        aspired = self.context.listings.aspired
+        if self.context.listings.complete:
             remembered: AbstractSet[str] = frozenset()
         else:
-            aspired, remembered = self._remembered.beside(aspired, self._journal.view)
+            aspired, remembered = self._remembered.beside(aspired, self.context.journal.view)
             if aspired.models is not self._published:
                 models = {*models, *aspired.models}
             self._published = aspired.models
         async for name in with_pauses(models):
-            with self._faults.isolate(name, "description"):
+            with self.faults.isolate(name, "description"):
                 model = self._describe(name, aspired.models.get(name))
                 if model is not None and name in remembered:
                     model = model.model_copy(update={"remembered": True})
-                self._announcer.describe(name, model)
-        listed = SentModel(self._listings.listed_at, self._listings.error, self._listings.complete)
-        await self._announcer.publish(node, listed)
+                self.context.announcer.describe(name, model)
+        listed = SentModel(
+            self.context.listings.listed_at,
+            self.context.listings.error,
+            self.context.listings.complete,
+        )
+        await self.context.announcer.publish(node, listed)
 
     def _describe(self, name: str, listed: AspiredModel | None) -> CatalogueModel | None:
-        model = describe_model(name, listed, self._journal.view_of(name), self._known(name))
+        model = describe_model(name, listed, self.context.journal.view_of(name), self._known(name))
         if model is not None and listed is not None:
             _remember_locations(model, listed)
         return model
 
     def _known(self, model: str) -> KnownState:
         """Return what is known of one model's versions on this node."""
-        backoff = self._steps.backoff
+        backoff = self.steps.backoff
         troubles = {
             (model, int(subject[2])): VersionProblem(
                 failure.reason, failure.retry_at, failure.settling
@@ -101,33 +92,33 @@ class Descriptions:
             for subject, failure in backoff.failures(model).items()
             if subject[0] in _BRINGING and backoff.waits(subject, goal=failure.goal)
         }
-        bringing = (one for one in self._steps.doing() if isinstance(one, Fetch | BuildEnvironment))
-        artifacts = self._artifacts
-        digests = {pin.digest for pin in self._journal.view_of(model).accepted.values()}
-        snapshot = self._snapshots.of(model)
+        bringing = (one for one in self.steps.doing() if isinstance(one, Fetch | BuildEnvironment))
+        artifacts = self.context.artifacts
+        digests = {pin.digest for pin in self.context.journal.view_of(model).accepted.values()}
+        snapshot = self.snapshots.of(model)
         changes, refused = self._compare_signatures(model, snapshot)
         return KnownState(
             descriptions={
-                digest: self._environment_step.described(artifacts[digest])
+                digest: self.environment_step.described(artifacts[digest])
                 for digest in digests
                 if digest in artifacts
             },
             fetching={(one.model, one.version) for one in bringing if one.model == model},
             troubles=troubles,
-            environments=self._environment_step.built,
+            environments=self.environment_step.built,
             signature_changes=changes,
             refused_signatures=refused,
-            damaged=self._store.damaged(),
+            damaged=self.context.store.damaged(),
             delayed=self._delayed(model, snapshot),
         )
 
     def _delayed(self, model: str, snapshot: Snapshot) -> dict[tuple[str, str], str]:
         """Return why aliases do not mean their version yet, although its bytes are here."""
-        fails = any(one[0] in _BRINGING_UP for one in self._steps.backoff.failures(model))
+        fails = any(one[0] in _BRINGING_UP for one in self.steps.backoff.failures(model))
         listed = snapshot.aspired.models.get(model)
         if listed is None or not (fails or snapshot.promotions_act_at):
             return {}
-        active = self._observation.active_of(model)
+        active = self.context.observation.active_of(model)
         found = {
             alias: explain(snapshot, model, alias, active.get(alias)) for alias in listed.aliases
         }
@@ -139,7 +130,7 @@ class Descriptions:
         """Say what aliases change for their callers, and what is refused; log what is new of it."""
         changes: dict[tuple[str, str], str] = {}
         refusals: dict[tuple[str, str], str] = {}
-        if self._signatures.on_change is not SignaturePolicy.IGNORE:
+        if self.signatures.on_change is not SignaturePolicy.IGNORE:
             self._collect_signature_changes(snapshot, changes, refusals)
         told = {alias: reason for (_, alias), reason in {**changes, **refusals}.items()}
         before = self._signature_changes.pop(model, {})

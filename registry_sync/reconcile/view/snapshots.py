@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.contract import NodeState
 from registry_sync.domain import (
@@ -26,60 +26,52 @@ from registry_sync.reconcile.view.signature_cache import Signatures
 _NEVER_OBSERVED = NodeState(node_id="", boot_id="", seq=0, generation=0)
 
 
+@dataclass
 class Snapshots:
     """Takes snapshots for the plan, and plans once more for what is about to be done."""
 
-    def __init__(
-        self,
-        context: Context,
-        environment_step: EnvironmentStep,
-        signatures: Signatures,
-        backoff: Backoff,
-    ) -> None:
-        self._environment_step = environment_step
-        self._signatures = signatures
-        self._backoff = backoff
-        self._listings = context.listings
-        self._observation = context.observation
-        self._journal = context.journal
-        self._artifacts = context.artifacts
-        self._policy = context.policy
-        self._limits = context.limits
-        self._clock = context.clock
+    context: Context
+    environment_step: EnvironmentStep
+    signatures: Signatures
+    backoff: Backoff
 
     def of(self, model: str) -> Snapshot:
         """Return the input of the decision about one model."""
-        everything, view = self._listings.aspired, self._journal.view_of(model)
+        everything, view = self.context.listings.aspired, self.context.journal.view_of(model)
         listed = everything.models.get(model)
-        node = self._observation.state_of(model) or _NEVER_OBSERVED
+        node = self.context.observation.state_of(model) or _NEVER_OBSERVED
         digests = {
             *(pin.digest for pin in view.accepted.values()),
             *(hold.target_digest for hold in view.holds.values()),
             *(last.digest for last in view.last_active.values()),
             *(one.digest for one in node.active),
         }
-        stored = [self._artifacts[digest] for digest in digests if digest in self._artifacts]
+        stored = [
+            self.context.artifacts[digest] for digest in digests if digest in self.context.artifacts
+        ]
         return Snapshot(
             aspired=replace(everything, models={model: listed} if listed else {}, marks={}),
-            listings=self._listings.count,
+            listings=self.context.listings.count,
             lists_any=bool(everything.models),
             node=node,
             ledger=view,
-            stored=self._artifacts.keys(),
-            proved=self._observation.proved,
-            require_digest=self._policy.require_digest,
-            initiators=self._listings.initiators(model),
-            environments=self._environment_step.built.keys(),
-            refused=self._environment_step.refused(stored),
-            signature_change=self._signatures.between,
-            refuses_signatures=self._policy.on_signature_change is SignaturePolicy.REFUSE,
-            rollback_since=self._clock() - self._limits.room.rollback_retention_s,
+            stored=self.context.artifacts.keys(),
+            proved=self.context.observation.proved,
+            require_digest=self.context.policy.require_digest,
+            initiators=self.context.listings.initiators(model),
+            environments=self.environment_step.built.keys(),
+            refused=self.environment_step.refused(stored),
+            signature_change=self.signatures.between,
+            refuses_signatures=self.context.policy.on_signature_change is SignaturePolicy.REFUSE,
+            rollback_since=self.context.clock() - self.context.limits.room.rollback_retention_s,
             failure=self._failure,
-            promotions_act_at=window_state(self._limits.windows, self._clock()).opens_at,
+            promotions_act_at=window_state(
+                self.context.limits.windows, self.context.clock()
+            ).opens_at,
         )
 
     def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:
-        found = self._backoff.get(subject)
+        found = self.backoff.get(subject)
         return (found.goal, found.reason) if found else None
 
     # --- decided once more, just before it is done ------------------------------------------------

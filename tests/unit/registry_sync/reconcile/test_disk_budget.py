@@ -33,7 +33,7 @@ def node(tmp_path: Path) -> NodeInMemory:
 def here(spine: Reconciler) -> set[int]:
     """The versions whose bytes are in the store, and complete."""
     stored = spine.store.all()
-    assert stored.keys() == spine.fetch_step.artifacts.keys()
+    assert stored.keys() == spine.artifacts.keys()
     assert spine.store.use().stored_bytes == sum(one.size_bytes for one in stored.values())
     return {pin.version for one in stored.values() for pin in one.accepted}
 
@@ -72,7 +72,7 @@ async def test_room_is_made_at_the_cost_of_the_models_that_have_what_goes(node, 
         counted = Counted(spine, monkeypatch)
         await called(node, spine, 2)
         assert {2, ACTIVE} <= here(spine)
-        assert len(spine.fetch_step.artifacts) == 2 + len(others)
+        assert len(spine.artifacts) == 2 + len(others)
         assert counted.planned.keys() == counted.described.keys() == {M}
 
 

@@ -209,7 +209,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         await spine.poll()
         await idle(spine)
         await sweep.run()
-        assert set(spine.fetch_step.artifacts) == {node.registry.digest(M, 3)}
+        assert set(spine.artifacts) == {node.registry.digest(M, 3)}
         await idle(spine)
         node.registry.down = True
         await spine.poll()
@@ -283,7 +283,7 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         for _ in range(2):  # the first finds that it is retired, the second that nothing needs it
             await sweep.run()
             await idle(spine)
-        assert set(spine.fetch_step.artifacts) == {node.registry.digest("other", 1)}
+        assert set(spine.artifacts) == {node.registry.digest("other", 1)}
         assert spine.journal.view.last_active[M, A].retired_at is not None
         node.registry.models[M] = deleted
         await spine.poll()
@@ -291,4 +291,4 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         await idle(spine)
         assert spine.journal.view.last_active[M, A].retired_at is None
         await sweep.run()
-        assert node.registry.digest(M, 1) in spine.fetch_step.artifacts
+        assert node.registry.digest(M, 1) in spine.artifacts

@@ -302,7 +302,7 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(tmp
         staged = StageRequest(
             stage_id="s", model="m", version=2, digest=DIGESTS[2], replaces=1, keep=True
         )
-        spine.fetch_step.artifacts.update(dict.fromkeys(DIGESTS.values()))
+        spine.artifacts.update(dict.fromkeys(DIGESTS.values()))
         spine.observation._take(node(standbys=[staged]))
         pins = {
             ("m", n): AcceptedDigest("m", n, digest, None, False, f"m/{n}")

@@ -388,7 +388,7 @@ async def test_a_creation_that_is_replaced_during_its_fetch_is_not_accepted(
         assert "made anew in the registry while its bytes were fetched" in failure.reason
         await spine.poll()
         await means(node, node.registry.digest(M, 1))
-        assert old not in spine.fetch_step.artifacts
+        assert old not in spine.artifacts
 
 
 # --- what outlives a version ----------------------------------------------------------------------

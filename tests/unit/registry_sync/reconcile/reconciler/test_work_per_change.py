@@ -142,7 +142,7 @@ async def test_what_was_missed_is_found_now_and_then(
     """The safety net: a change of which nobody was told."""
     async with node.control_plane() as spine:
         await at_rest(node, spine)
-        del spine.fetch_step.artifacts[node.registry.digest("m0007", 1)]
+        del spine.artifacts[node.registry.digest("m0007", 1)]
         fetched = len(node.registry.fetched)
         for _ in range(3):
             await spine.next_decision()

@@ -100,7 +100,7 @@ async def test_a_copy_that_is_damaged_again_and_again_is_fetched_less_and_less_o
         await idle(spine)
         pauses = []
         for _ in range(6):
-            stored = spine.fetch_step.artifacts[node.registry.digest(M, 1)]
+            stored = spine.artifacts[node.registry.digest(M, 1)]
             before = _fetches(node)
             while _fetches(node) == before:
                 later[0] += 0.25
@@ -136,7 +136,7 @@ async def test_a_stage_has_no_copy_fetched_at_full_speed_either(node: NodeInMemo
         failure = spine.steps.backoff.get(subject)
         assert failure is not None
         assert "it is fetched again later" in failure.reason
-        assert digest in spine.fetch_step.artifacts
+        assert digest in spine.artifacts
 
 
 async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
@@ -159,7 +159,7 @@ async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
         for _ in range(5):
             await _is_told(node, spine)
         assert tries == [node.registry.digest(M, 1)]
-        assert tries[0] in spine.fetch_step.artifacts
+        assert tries[0] in spine.artifacts
 
 
 async def test_without_the_registry_no_copy_is_dropped(node: NodeInMemory) -> None:
@@ -170,7 +170,7 @@ async def test_without_the_registry_no_copy_is_dropped(node: NodeInMemory) -> No
         before = _fetches(node)
         node.gateway.find_damaged(M, 1)
         await idle(spine)
-        assert spine.fetch_step.artifacts
+        assert spine.artifacts
         node.registry.down = False
         await spine.poll()
         await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")

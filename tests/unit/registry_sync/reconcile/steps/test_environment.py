@@ -149,7 +149,7 @@ async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: Nod
     tag_version(node, 1, "own")
     async with node.control_plane() as spine:
         await node.serves(1)
-        await spine.environment_step.sweep(spine.fetch_step.artifacts.values(), older_than_s=0)
+        await spine.environment_step.sweep(spine.artifacts.values(), older_than_s=0)
         assert len(node.environments.there) == len(spine.environment_step.built) == 1
         await spine.environment_step.sweep([], older_than_s=0)
         assert not node.environments.there

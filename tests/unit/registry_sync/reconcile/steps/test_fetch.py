@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ async def test_a_long_fetch_is_told_to_the_log_now_and_then(
 ) -> None:
     async with node.control_plane(poll=False) as spine:
         now = [1000.0]
-        spine.fetch_step._clock = lambda: now[0]
+        spine.fetch_step.context = replace(spine.fetch_step.context, clock=lambda: now[0])
         progress = Progress(M, 1, comparing=False, started_at=now[0], told_at=now[0])
         with structlog.testing.capture_logs() as told:
             for _ in range(100):  # a second each
