@@ -57,9 +57,6 @@ from registry_sync.planning.incidents import (
 from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL as LISTINGS_FOR_REMOVAL, plan as plan
 from registry_sync.planning.remembered import RememberedListing as RememberedListing
 from registry_sync.planning.retention import (
-    Pressure as Pressure,
-    RetainedDigests as RetainedDigests,
-    as_candidates as as_candidates,
     choose_removed as choose_removed,
     what_stays as what_stays,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,27 +11,10 @@ import structlog
 
 from gateway.contract import NodeState
 from registry_sync.errors import NoDiskRoomError, RolloutRejectedError, StoreError
-from registry_sync.planning import (
-    Pressure,
-    RetainedDigests,
-    as_candidates,
-    choose_removed,
-    what_stays,
-)
+from registry_sync.planning import admissible_digest, choose_removed, what_stays
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.gateway import (
-    TargetUnreachableError,
-)
+from registry_sync.reconcile.gateway import TargetUnreachableError
 
-_WORDS = {
-    "active": "active",
-    "standby": "staged or waited for",
-    "resident": "resident on the gateway",
-    "previous": "left by an alias within the rollback window",
-    "last_known_good": "last known good",
-    "aspired": "meant by an alias of the registry",
-    "held": "held or pinned",
-}
 _BUDGET = "REGISTRY_SYNC_DISK_BUDGET_BYTES"
 _log = structlog.get_logger("registry_sync.reconcile.disk_budget")
 
@@ -59,11 +42,6 @@ class DiskRoom:
                 self._active[model] = frozenset(active)
             self._needed_at.update(dict.fromkeys(active | before, now))
 
-    def _note_resident(self, node: NodeState) -> None:
-        now = self.context.clock()
-        self._needed_at.update(dict.fromkeys(node.resident, now))
-        self._needed_at.update(dict.fromkeys((one.digest for one in node.active), now))
-
     async def sweep(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""
         async with self._one_at_a_time:
@@ -72,12 +50,13 @@ class DiskRoom:
             node = await self.ask()  # who is resident is told by no news
             if node is None:
                 return
-            pressure = Pressure(
-                disk_bytes=2 * self.context.limits.room.disk_floor_bytes
-                - self.context.store.free_bytes(),
-                budget_bytes=self.context.store.use().over_bytes,
+            floor_bytes, store = self.context.limits.room.disk_floor_bytes, self.context.store
+            doomed = self._choose(
+                self._stays(node),
+                disk_bytes=2 * floor_bytes - store.free_bytes(),
+                budget_bytes=store.use().over_bytes,
             )
-            if doomed := self._choose(self._stays(node), pressure):
+            if doomed:
                 await self._remove(doomed)
 
     async def make(self, folder: Path, total_bytes: int) -> None:
@@ -102,54 +81,50 @@ class DiskRoom:
                         "gateway and the registry answer"
                     )
                 kept = self._stays(node)
-                doomed = self._choose(kept, Pressure(budget_bytes=lacking))
+                doomed = self._choose(kept, budget_bytes=lacking)
                 frees_bytes = sum(self.context.artifacts[one].size_bytes for one in doomed)
                 if frees_bytes < lacking or not await self._remove(doomed):
                     raise NoDiskRoomError(self._why_not(kept, total_bytes))
 
     # --- what may go ------------------------------------------------------------------------------
 
-    def _seen(self) -> NodeState | None:
-        """Return what the gateway said last; None: somebody has not been heard yet, or is not."""
-        heard = not self.context.observation.unreachable and self.context.listings.count
-        return self.context.observation.node if heard else None
-
     async def ask(self) -> NodeState | None:
-        """Return what the gateway says now: who is resident is told by no news.
+        """Return what the gateway says now, or None before it and the registry have both answered.
 
-        With it counts what has been acknowledged to us, of which it may not have known yet.
+        Who is resident is told by no news. With it counts what has been acknowledged to us, of
+        which the gateway may not have known yet.
         """
-        seen = self._seen()
-        if seen is None:
+        observation = self.context.observation
+        seen = observation.node
+        if seen is None or observation.unreachable or not self.context.listings.count:
             return None
         try:
             node = await self.context.target.observe(0)
         except (TargetUnreachableError, RolloutRejectedError):
             return None
-        self._note_resident(node)
-        seen = self.context.observation.node or seen
+        needed = (*node.resident, *(one.digest for one in node.active))
+        self._needed_at.update(dict.fromkeys(needed, self.context.clock()))
+        seen = observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
 
-    def _stays(self, node: NodeState) -> RetainedDigests:
-        return what_stays(
-            node,
-            self.context.listings.aspired,
-            self.context.journal.view,
-            recent_since=self.context.clock() - self.context.limits.room.rollback_retention_s,
-        )
+    def _stays(self, node: NodeState) -> dict[str, AbstractSet[str]]:
+        aspired, view = self.context.listings.aspired, self.context.journal.view
+        return what_stays(node, aspired, view, since=self._window_begins_at())
 
-    def _choose(self, kept: RetainedDigests, pressure: Pressure) -> list[str]:
+    def _window_begins_at(self) -> float:
+        return self.context.clock() - self.context.limits.room.rollback_retention_s
+
+    def _choose(self, kept: Mapping[str, AbstractSet[str]], **pressure: int) -> list[str]:
+        view = self.context.journal.view
         return choose_removed(
-            as_candidates(
-                self.context.artifacts,
-                aspired=self.context.listings.aspired,
-                ledger=self.context.journal.view,
-                needed_at=self._needed_at,
-            ),
-            kept,
-            now=self.context.clock(),
-            rollback_retention_s=self.context.limits.room.rollback_retention_s,
-            pressure=pressure,
+            self.context.artifacts,
+            kept.values(),
+            listed={
+                admissible_digest(one, view) for one in self.context.listings.aspired.versions()
+            },
+            needed_at=self._needed_at,
+            since=self._window_begins_at(),
+            **pressure,
         )
 
     # --- the removal ------------------------------------------------------------------------------
@@ -171,15 +146,12 @@ class DiskRoom:
             node = await self.ask()
             if node is None:
                 return 0
-            needed = self._stays(node).by_reason(
-                now=self.context.clock(),
-                rollback_retention_s=self.context.limits.room.rollback_retention_s,
-            )
+            needed = self._stays(node).values()
             for digest in doomed:
                 fetched_anew = digest in artifacts
                 if fetched_anew or self.context.announcer.offers(digest):
                     continue
-                if not any(digest in digests for digests in needed.values()):
+                if not any(digest in digests for digests in needed):
                     del going[digest]
                     await self._remove_one(digest)
         finally:
@@ -219,17 +191,13 @@ class DiskRoom:
             + (f", {use.coming_bytes} booked by other fetches" if use.coming_bytes else "")
         )
 
-    def _why_not(self, kept: RetainedDigests, total_bytes: int) -> str:
+    def _why_not(self, kept: Mapping[str, AbstractSet[str]], total_bytes: int) -> str:
         """Say what holds the room, each artifact by the first reason for which it stays."""
-        reasons = kept.by_reason(
-            now=self.context.clock(),
-            rollback_retention_s=self.context.limits.room.rollback_retention_s,
-        )
         left, held = dict(self.context.artifacts), dict[str, int]()
-        for reason, digests in reasons.items():
+        for reason, digests in kept.items():
             found = [left.pop(digest) for digest in sorted(digests) if digest in left]
             if found:
-                held[_WORDS[reason]] = sum(one.size_bytes for one in found)
+                held[reason] = sum(one.size_bytes for one in found)
         told = "; ".join(f"{size} are {reason}" for reason, size in held.items())
         return (
             f"{self._needs(total_bytes)}"

@@ -146,14 +146,14 @@ NAMED = (
     Named(
         "held targets are swept",
         "registry_sync.planning.retention",
-        "held=frozenset(one.target_digest for one in ledger.holds.values()),",
-        "held=frozenset(),",
+        '"held or pinned": {one.target_digest for one in ledger.holds.values()},',
+        '"held or pinned": set(),',
     ),
     Named(
         "what an alias left is swept",
         "registry_sync.planning.retention",
-        'return reasons | {"previous": recent}',
-        'return reasons | {"previous": frozenset()}',
+        "if one.previous_digest and one.since > since",
+        "if False",
     ),
     Named(
         "the fast path is not compared",

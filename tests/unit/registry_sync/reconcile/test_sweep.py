@@ -14,14 +14,12 @@ from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.artifacts.store import ArtifactStore, StoredArtifact
 from registry_sync.domain import (
     AcceptedDigest,
-    Activation,
     Hold,
     LedgerView,
     Quarantine,
     Rejection,
 )
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
-from registry_sync.planning.retention import Pressure, as_candidates, choose_removed, what_stays
 from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.sweep import choose_gone, choose_gone_verdicts
@@ -124,51 +122,6 @@ def digest_of(version: int) -> str:
     return f"sha256:{version:064x}"
 
 
-def chosen(
-    artifacts: dict[str, StoredArtifact],
-    *,
-    node: NodeState,
-    aspired: Aspired,
-    ledger: LedgerView,
-    pressure: Pressure,
-) -> list[str]:
-    """What goes at 100 s, with a rollback window of 10 s."""
-    return choose_removed(
-        as_candidates(artifacts, aspired=aspired, ledger=ledger, needed_at={}),
-        what_stays(node, aspired, ledger, recent_since=90.0),
-        now=100.0,
-        rollback_retention_s=10.0,
-        pressure=pressure,
-    )
-
-
-@pytest.mark.parametrize(
-    ("lacking_bytes", "goes"),
-    [(-5, [6]), (0, [6]), (100, [6]), (101, [6, 3]), (200, [6, 3]), (201, [6, 3, 2]), (999, None)],
-)
-def test_of_what_may_be_called_by_number_no_more_goes_than_the_disk_lacks(lacking_bytes, goes):
-    """1 to 5 are listed; 5 is active, 3 came first and 4 last; 6 is listed no longer."""
-    came_at = {3: 10.0, 2: 20.0, 1: 30.0, 5: 40.0, 6: 50.0, 4: 95.0}
-    stored = {
-        digest_of(version): StoredArtifact(digest_of(version), Path("x"), 100, {}, (), at)
-        for version, at in came_at.items()
-    }
-    versions = {n: AspiredVersion("m", n, "there") for n in (1, 2, 3, 4, 5)}
-    active = ActiveAlias(model="m", alias="champion", version=5, digest=digest_of(5), since=0.0)
-    doomed = chosen(
-        stored,
-        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
-        aspired=Aspired({"m": AspiredModel("m", versions, {"champion": 5})}, listed_at=0.0),
-        ledger=LedgerView(
-            accepted={
-                ("m", n): AcceptedDigest("m", n, digest_of(n), None, False, None) for n in came_at
-            }
-        ),
-        pressure=Pressure(disk_bytes=lacking_bytes),
-    )
-    assert doomed == [digest_of(version) for version in goes or [6, 3, 2, 1]]
-
-
 def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
     """Of "m", 1 is listed, 2 here, 3 active, 4 held; 5 and all of "deleted" are gone."""
     pins = {
@@ -222,26 +175,6 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         await idle(spine)
         known = [version for version in (1, 2, 3) if node.gateway.version(M, version)]
         assert known == [2, 3]
-
-
-def activation(model: str, alias: str, version: int, **more: Any) -> Activation:
-    return Activation(model, alias, version, digest_of(version), None, None, "poll", 0.0, 1, **more)
-
-
-@pytest.mark.parametrize(
-    ("retired_at", "stays"), [(None, True), (95.0, True), (89.0, False), (1.0, False)]
-)
-def test_what_an_alias_meant_last_is_kept_until_it_was_retired_long_enough(retired_at, stays):
-    last = activation("deleted", "champion", 1, retired_at=retired_at)
-    stored = StoredArtifact(digest_of(1), Path("x"), 100, {}, (), 0.0)
-    doomed = chosen(
-        {digest_of(1): stored},
-        node=NodeState(node_id="n", boot_id="b", seq=1, generation=1),
-        aspired=Aspired({}, listed_at=0.0),
-        ledger=LedgerView(last_active={("deleted", "champion"): last}),
-        pressure=Pressure(),
-    )
-    assert doomed == ([] if stays else [digest_of(1)])
 
 
 def test_gone_verdicts_are_those_of_versions_that_nobody_means():
