@@ -86,7 +86,7 @@ def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[st
     pointed = {
         alias: known.aliases[alias]
         for alias in kept
-        if alias in known.aliases and not _is_made_anew(known, found, known.aliases[alias])
+        if alias in known.aliases and not found.has_made_anew(known.aliases[alias], known)
     }
     if not kept and unknown <= found.unfollowed:
         return found
@@ -100,10 +100,3 @@ def _with_aliases(known: AspiredModel, found: AspiredModel, kept: AbstractSet[st
         aliases={**found.aliases, **pointed},
         unfollowed=found.unfollowed | unknown | (kept - pointed.keys()),
     )
-
-
-def _is_made_anew(known: AspiredModel, found: AspiredModel, version: int) -> bool:
-    before, now = known.versions.get(version), found.versions.get(version)
-    if before is None or now is None or None in (before.creation, now.creation):
-        return False  # recorded by an older release
-    return before.creation != now.creation

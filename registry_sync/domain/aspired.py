@@ -85,6 +85,13 @@ class AspiredModel:
         """Whether the node keeps an alias that is not in ``aliases`` as it is."""
         return alias in self.unfollowed or not self.aliases_known
 
+    def has_made_anew(self, version: int, before: AspiredModel) -> bool:
+        """Whether a version is another creation than before; False if a release recorded none."""
+        was, now = before.versions.get(version), self.versions.get(version)
+        if was is None or now is None or None in (was.creation, now.creation):
+            return False
+        return was.creation != now.creation
+
     def needs_own_environment(self, version: int) -> bool:
         """Whether a version runs in an environment of its own."""
         return needs_own_environment(*self._tags_of(version))

@@ -21,8 +21,8 @@ from registry_sync.domain import (
     work,
 )
 from registry_sync.operations import damage
-from registry_sync.planning import Cause, Explanation, Snapshot, explain
-from registry_sync.reconcile import Failure, NodeView, with_pauses
+from registry_sync.planning import Cause, Explanation, Failure, Snapshot, explain
+from registry_sync.reconcile import NodeView, with_pauses
 
 
 async def state_document(
@@ -84,18 +84,7 @@ def read_unwritten(view: NodeView) -> list[str]:
 
 def fetches(view: NodeView, only: str | None = None) -> list[FetchState]:
     """Return the fetches under way, of one model or, with None, of all."""
-    return [
-        FetchState(
-            model=one.model,
-            version=one.version,
-            comparing=one.comparing,
-            started_at=one.started_at,
-            arrived_bytes=one.arrived_bytes,
-            total_bytes=one.total_bytes,
-        )
-        for one in view.fetches
-        if only in (None, one.model)
-    ]
+    return [one for one in view.fetches if only in (None, one.model)]
 
 
 def _store(view: NodeView) -> StoreState:

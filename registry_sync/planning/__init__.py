@@ -6,6 +6,7 @@ from registry_sync.planning.actions import (
     AllowDigest as AllowDigest,
     BuildEnvironment as BuildEnvironment,
     EndHold as EndHold,
+    Failure as Failure,
     Fetch as Fetch,
     RetireAlias as RetireAlias,
     RetireStandby as RetireStandby,
@@ -32,7 +33,6 @@ from registry_sync.planning.automatic_rollbacks import (
 )
 from registry_sync.planning.catalogue import (
     KnownState as KnownState,
-    VersionProblem as VersionProblem,
     describe_model as describe_model,
     for_callers as for_callers,
 )
@@ -40,7 +40,6 @@ from registry_sync.planning.creations import (
     Version as Version,
     lacking_versions as lacking_versions,
     learned as learned,
-    learned_of as learned_of,
 )
 from registry_sync.planning.due import DueActions as DueActions, StartOutcome as StartOutcome
 from registry_sync.planning.explain import (
@@ -54,7 +53,12 @@ from registry_sync.planning.incidents import (
     way_out as way_out,
     why_not_acceptable as why_not_acceptable,
 )
-from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL as LISTINGS_FOR_REMOVAL, plan as plan
+from registry_sync.planning.plan import (
+    LISTINGS_FOR_REMOVAL as LISTINGS_FOR_REMOVAL,
+    as_due as as_due,
+    is_due as is_due,
+    plan as plan,
+)
 from registry_sync.planning.remembered import RememberedListing as RememberedListing
 from registry_sync.planning.retention import (
     choose_removed as choose_removed,

@@ -197,3 +197,24 @@ def goal_of(action: Action) -> Hashable:
 def verb_of(action: Action) -> str:
     """Return the word for an action in logs and history."""
     return str(subject_of(action)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last failure of a subject.
+
+    Attributes:
+        count: Failures in a row.
+        reason: The last one, as a sentence.
+        failed_at: Epoch seconds.
+        retry_at: Epoch seconds of the next try.
+        goal: What was tried to reach; what fails for one goal says nothing about another.
+        settling: Whether time alone mends it, within seconds.
+    """
+
+    count: int
+    reason: str
+    failed_at: float
+    retry_at: float
+    goal: Hashable = None
+    settling: bool = False

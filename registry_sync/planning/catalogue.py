@@ -23,6 +23,7 @@ from registry_sync.domain import (
     problems_of,
     read_policy,
 )
+from registry_sync.planning.actions import Failure
 from registry_sync.planning.admissibility import (
     admissible_digest,
     expected_digest,
@@ -33,41 +34,27 @@ from registry_sync.planning.incidents import told
 
 
 @dataclass(frozen=True, slots=True)
-class VersionProblem:
-    """A step that failed for now: ``retry_at`` in epoch seconds.
-
-    ``settling``: time alone mends it, within seconds.
-    """
-
-    reason: str
-    retry_at: float
-    settling: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class KnownState:
-    """What is known of versions on this node.
+    """What is known of one model's versions on this node.
 
     Attributes:
         descriptions: Of every artifact in the store, by digest; they carry ``size_bytes``.
         fetching: Versions whose bytes are on their way, or whose environment is being built.
-        troubles: Versions of which that failed and is tried again.
+        failures: The last failure of that, by version, which is tried again.
         environments: Own environments that are built, by the artifact's digest.
-        signature_changes: What aliases change for their callers, by model and alias.
-        refused_signatures: Why aliases are not followed because of that.
+        signature_changes: What aliases change for their callers.
+        notes: By alias, why the alias does not follow the registry to another signature, what
+            failed last on its way, or which promotion window it waits for.
         damaged: What is wrong with copies on this node, by digest.
-        delayed: What failed last on an alias's way to what it is to mean, or which promotion window
-            it waits for, by model and alias.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
-    fetching: AbstractSet[tuple[str, int]] = frozenset()
-    troubles: Mapping[tuple[str, int], VersionProblem] = field(default_factory=dict)
+    fetching: AbstractSet[int] = frozenset()
+    failures: Mapping[int, Failure] = field(default_factory=dict)
     environments: Mapping[str, OwnEnvironment] = field(default_factory=dict)
-    signature_changes: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    refused_signatures: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    signature_changes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
-    delayed: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def describe_model(
@@ -79,7 +66,7 @@ def describe_model(
         name: Its name.
         listed: What the registry lists of it; None: nothing.
         ledger: What is remembered of it.
-        known: What is known of its versions, and perhaps of others.
+        known: What is known of its versions.
     """
     deleted = [
         pin
@@ -131,7 +118,7 @@ def _model(
         versions=sorted(versions, key=lambda one: one.version),
         aliases=dict(listed.aliases) if listed else {},
         notes=_notes(name, listed.aliases if listed else (), ledger, known),
-        signature_changes=_of(name, known.signature_changes),
+        signature_changes=dict(known.signature_changes),
         policy=_policy(listed) if listed else Policy(),
     )
 
@@ -153,12 +140,8 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
 def _notes(
     name: str, aliases: Iterable[str], ledger: LedgerView, known: KnownState
 ) -> dict[str, str]:
-    """Say of each held alias that it is held, at what, and until when; of all that they freeze.
-
-    Of those that are neither, that the signature of what they are to mean is refused, what failed
-    on the way there, or which promotion window they wait for.
-    """
-    notes = _of(name, known.delayed) | _of(name, known.refused_signatures)
+    """Say of each held alias at what and until when, of all that they freeze, or what is known."""
+    notes = dict(known.notes)
     if ledger.freeze:
         frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
         notes |= dict.fromkeys(aliases, frozen)
@@ -166,10 +149,6 @@ def _notes(
         if model == name:
             notes[alias] = _held(hold)
     return notes
-
-
-def _of(name: str, by_alias: Mapping[tuple[str, str], str]) -> dict[str, str]:
-    return {alias: text for (model, alias), text in by_alias.items() if model == name}
 
 
 def _held(hold: Hold) -> str:
@@ -260,7 +239,6 @@ def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:
 def _state(
     listed: AspiredVersion, ledger: LedgerView, known: KnownState, *, here: bool, lacks: str | None
 ) -> tuple[VersionState, str | None, float | None]:
-    key = (listed.model, listed.version)
     if found := quarantine_of(listed, ledger):
         anew = "made anew, with wrong bytes: " if is_made_anew(listed, ledger) else ""
         return VersionState.QUARANTINED, f"{anew}{told(found, listed, ledger)}", None
@@ -268,15 +246,14 @@ def _state(
         return VersionState.FAILED, listed.stamp_problem, None
     if here:
         return VersionState.AVAILABLE, None, None
-    if key in known.fetching:
+    if listed.version in known.fetching:
         return VersionState.FETCHING, None, None
     damage = _damage(admissible_digest(listed, ledger), known)
-    if key in known.troubles:
-        trouble = known.troubles[key]
-        reason = f"{trouble.reason}; {damage}" if damage else trouble.reason
+    if failure := known.failures.get(listed.version):
+        reason = f"{failure.reason}; {damage}" if damage else failure.reason
         # Callers wait for what settles as for what is on its way.
-        state = VersionState.FETCHING if trouble.settling else VersionState.FAILED
-        return state, reason, trouble.retry_at
+        state = VersionState.FETCHING if failure.settling else VersionState.FAILED
+        return state, reason, failure.retry_at
     if damage:
         return VersionState.FAILED, f"{damage}; it is fetched again when the registry answers", None
     if lacks:

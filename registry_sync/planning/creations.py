@@ -14,7 +14,6 @@ from registry_sync.domain import (
     AcceptedDigest,
     AcceptedDigestChange,
     Aspired,
-    AspiredModel,
     AspiredVersion,
     LedgerView,
     is_made_anew,
@@ -36,40 +35,29 @@ def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
 
 
 def learned(
-    listed: Aspired, gone: AbstractSet[Version], ledger: LedgerView, *, at: float
+    listed: Aspired,
+    ledger: LedgerView,
+    accepted_for: Callable[[str], AcceptedDigest | None],
+    *,
+    gone: AbstractSet[Version] = frozenset(),
+    at: float = 0.0,
 ) -> tuple[AcceptedDigestChange, ...]:
     """Return what is to be remembered of accepted bytes after a listing.
 
     Args:
         listed: What the registry lists, or a part of it.
+        ledger: What is remembered, at least of that part.
+        accepted_for: Returns what was accepted last for a creation, under any name.
         gone: Versions that this listing and the one before lack.
-        ledger: What is remembered.
         at: Epoch seconds.
     """
     pins = ledger.accepted
     changes = [
         AcceptedDigestChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)
     ]
-    # Of two, the newer one counts: an operator may have accepted other bytes since a rename.
-    oldest_first = sorted(pins.values(), key=lambda pin: pin.accepted_at or 0.0)
-    by_creation = {pin.creation: pin for pin in oldest_first}
     for one in listed.versions():
-        changes += _of_version(one, ledger, by_creation.get)
+        changes += _of_version(one, ledger, accepted_for)
     return tuple(changes)
-
-
-def learned_of(
-    listed: AspiredModel, ledger: LedgerView, accepted_for: Callable[[str], AcceptedDigest | None]
-) -> tuple[AcceptedDigestChange, ...]:
-    """Return what is to be remembered of accepted bytes after a look at one model.
-
-    Args:
-        listed: What the registry lists of it.
-        ledger: What is remembered of it.
-        accepted_for: Returns what was accepted last for a creation, under any name.
-    """
-    versions = (listed.versions[number] for number in sorted(listed.versions))
-    return tuple(change for one in versions for change in _of_version(one, ledger, accepted_for))
 
 
 def _of_version(

@@ -51,6 +51,25 @@ def plan(snapshot: Snapshot) -> tuple[Action, ...]:
     return tuple(actions.values())
 
 
+def is_due(snapshot: Snapshot, action: Stage | RetireAlias | EndHold) -> bool:
+    """Whether an action is due, just before it is done, whatever its urgency is by then."""
+    return action in (replace(one, urgency=action.urgency) for one in plan(snapshot))
+
+
+def as_due(snapshot: Snapshot, action: Activate) -> Activate | Stage | None:
+    """Return what is due to the same end just before an activation, or None.
+
+    Its standby may be another one, or one that has still to be staged: aliases that move to one
+    version share a standby, which ends with the first of them to be activated, and the next ones
+    are given a new one.
+    """
+    wanted = (action.model, action.alias, action.version, action.digest)
+    due = (one for one in plan(snapshot) if isinstance(one, Activate | Stage))
+    return next(
+        (one for one in due if (one.model, one.alias, one.version, one.digest) == wanted), None
+    )
+
+
 def _all(snapshot: Snapshot) -> Iterator[Action]:
     yield from _wanted(snapshot)
     for held in over(snapshot.node, snapshot.ledger):

@@ -25,7 +25,7 @@ from registry_sync.domain import (
     is_made_anew,
     is_of_creation,
 )
-from registry_sync.planning.actions import Subject
+from registry_sync.planning.actions import Failure, Subject
 from registry_sync.planning.admissibility import (
     admissible_digest,
     is_quarantined,
@@ -109,7 +109,7 @@ class Snapshot:
         signature_change: Returns the difference between the signatures of two digests, or None.
         refuses_signatures: Whether no alias follows the registry to a breaking signature.
         rollback_since: Epoch seconds; the bytes of what an alias left since then are kept.
-        failure: Returns goal and reason of a step's last failure, or None.
+        failure: Returns the last failure of a step, or None.
         promotions_act_at: When a promotion window opens, or None if promotions act now.
     """
 
@@ -126,7 +126,7 @@ class Snapshot:
     signature_change: Callable[[str, str], SignatureChange | None] = lambda _before, _after: None
     refuses_signatures: bool = False
     rollback_since: float = -1.0
-    failure: Callable[[Subject], tuple[Hashable, str] | None] = lambda _: None
+    failure: Callable[[Subject], Failure | None] = lambda _: None
     lists_any: bool | None = None
     promotions_act_at: datetime | None = None
 
@@ -394,6 +394,6 @@ class Snapshot:
             steps = {("fetch", model, version): (of, "could not be fetched")}
         for subject, (goal, what) in steps.items():
             failed = self.failure(subject)
-            if failed is not None and failed[0] in (None, goal):
-                return f"version {version} {what}, and that is tried again: {failed[1]}"
+            if failed is not None and failed.goal in (None, goal):
+                return f"version {version} {what}, and that is tried again: {failed.reason}"
         return None

@@ -9,5 +9,5 @@ from registry_sync.reconcile.context import (
 from registry_sync.reconcile.gateway import GatewayClient as GatewayClient
 from registry_sync.reconcile.operators import Operators as Operators
 from registry_sync.reconcile.schedule import Schedule as Schedule
-from registry_sync.reconcile.steps import Failure as Failure, Ingestion as Ingestion
+from registry_sync.reconcile.steps import Ingestion as Ingestion
 from registry_sync.reconcile.view import NodeView as NodeView, with_pauses as with_pauses

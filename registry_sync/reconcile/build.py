@@ -98,14 +98,13 @@ def build(
     fetch_step = FetchStep(context, intake, disk_room.make)
     copies = Copies(context)
     snapshots = Snapshots(context, environment_step, signatures, backoff)
-    promotion = Promotion(context, fetch_step, copies, snapshots)
+    promotion = Promotion(context, fetch_step, copies, snapshots.of)
     executor = Executor(
         context,
         fetch_step=fetch_step,
         environment_step=environment_step,
         promotion=promotion,
         copies=copies,
-        rechecks=snapshots,
     )
     steps = Steps(context, executor, backoff)
     polling = Polls(context, fetch_step, steps)
@@ -126,7 +125,6 @@ def build(
             environment_step=environment_step,
             steps=steps,
             snapshots=snapshots,
-            signatures=signatures,
             faults=faults,
         ),
         steps=steps,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Set as AbstractSet
 from typing import Protocol, TypeVar
 
 import structlog
+from cachetools import LRUCache
 
 from gateway.contract import (
     AbandonedVersion,
@@ -64,7 +64,7 @@ class Observation:
         self._target = target
         self._on_news = on_news
         self.unreachable: str | None = "the gateway has not been asked yet"
-        self.proved: OrderedDict[Proof, str] = OrderedDict()
+        self.proved = LRUCache[Proof, str](_REMEMBERED_PROOFS)
         self.generation = 0
         self._state: NodeState | None = None
         self._active: dict[str, dict[str, ActiveAlias]] = {}
@@ -291,9 +291,6 @@ class Observation:
         proof = (outcome.model, outcome.version, outcome.digest)
         if outcome.failure is None:
             self.proved[proof] = outcome.stage_id
-            self.proved.move_to_end(proof)
-            while len(self.proved) > _REMEMBERED_PROOFS:
-                self.proved.popitem(last=False)
         future = self._waiting.get(outcome.stage_id)
         if future is not None and not future.done():
             future.set_result(outcome)

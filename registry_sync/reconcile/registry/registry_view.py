@@ -22,7 +22,7 @@ from registry_sync.domain import (
 )
 from registry_sync.errors import LedgerError, SourceError, StoreError
 from registry_sync.ledger import Journal, Ledger
-from registry_sync.planning import Version, lacking_versions, learned, learned_of
+from registry_sync.planning import Version, lacking_versions, learned
 from registry_sync.sources import Source
 from registry_sync.system import Threads
 
@@ -175,20 +175,19 @@ class Listings:
             lacking = self._lacked
             if listed.models:  # an empty listing says nothing
                 lacking = lacking_versions(listed, self._journal.view)
-                await self._learn(listed, lacking)
+                # Before it counts: a decision could be made on the listing and not on this.
+                news = learned(
+                    listed,
+                    self._journal.view,
+                    self._journal.accepted_for,
+                    gone=lacking & self._lacked,
+                    at=self._clock(),
+                )
+                await self._note(news, None)
             self._said, self._lacked = listed, lacking
             self.take(listed, asked_by)
             await self._remember()
             return True
-
-    async def _learn(self, listed: Aspired, lacking: frozenset[Version] = frozenset()) -> None:
-        """Remember what a listing tells of accepted bytes, before it counts.
-
-        Once it counted, a decision could be made on the listing and not on this.
-        """
-        gone = lacking & self._lacked
-        news = learned(listed, gone, self._journal.view, at=self._clock())
-        await self._note(news, None)
 
     async def _note(self, news: Sequence[AcceptedDigestChange], of: str | None) -> None:
         """Write what was learned, of one model or of more."""
@@ -216,8 +215,8 @@ class Listings:
                 self._failed(error)
                 return False
             if found is not None:
-                view, accepted_for = self._journal.view_of(name), self._journal.accepted_for
-                await self._note(learned_of(found, view, accepted_for), name)
+                of_model, view = Aspired({name: found}, 0.0), self._journal.view_of(name)
+                await self._note(learned(of_model, view, self._journal.accepted_for), name)
                 self._take_model(found, asked_by)
                 await self._remember()
             return True
@@ -369,12 +368,5 @@ def _moved_to(before: AspiredModel | None, now: AspiredModel | None) -> set[tupl
         (now.name, version)
         for alias, version in now.aliases.items()
         if (before.aliases.get(alias) != version and not before.keeps_alias(alias))
-        or _is_made_anew(before, now, version)
+        or now.has_made_anew(version, before)
     }
-
-
-def _is_made_anew(known: AspiredModel, now: AspiredModel, version: int) -> bool:
-    """Whether the registry itself tells that a version is another creation than before."""
-    before = known.versions.get(version)
-    creations = (before.creation, now.versions[version].creation) if before else (None,)
-    return None not in creations and len(set(creations)) > 1

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 
-from registry_sync.planning import Subject
+from registry_sync.planning import Failure, Subject
 
 FIRST_S = 1.0
 _LONGEST_S = 120.0
@@ -13,47 +12,21 @@ _GROWTH = 2.0
 _MOST_DOUBLINGS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The last failure of a subject.
-
-    Attributes:
-        count: Failures in a row.
-        reason: The last one, as a sentence.
-        failed_at: When, in seconds of the clock that was given.
-        retry_at: When to try again, on the same clock.
-        goal: What was tried to reach; what fails for one goal says nothing about another.
-        settling: Whether time alone mends it, within seconds.
-    """
-
-    count: int
-    reason: str
-    failed_at: float
-    retry_at: float
-    goal: Hashable = None
-    settling: bool = False
+def delay_s(
+    count: int, *, jitter: float, first_s: float = FIRST_S, longest_s: float = _LONGEST_S
+) -> float:
+    """Return the delay after so many failures in a row; ``jitter`` is a number from 0 to 1."""
+    grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
+    return min(longest_s, grown_s) * (0.5 + jitter / 2)
 
 
 class Backoff:
     """Remembers what failed. Event loop only. Bounded by `keep_only`."""
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        jitter: Callable[[], float],
-        longest_s: float = _LONGEST_S,
-    ) -> None:
-        """Store.
-
-        Args:
-            clock: Epoch seconds.
-            jitter: A number from 0 to 1, another one each time.
-            longest_s: The longest delay.
-        """
+    def __init__(self, *, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+        """``clock`` gives epoch seconds, and ``jitter`` a number from 0 to 1, another each time."""
         self._clock = clock
         self._jitter = jitter
-        self._longest_s = longest_s
         self._failures: dict[str | int, dict[Subject, Failure]] = {}  # by model, and subject
 
     def failed(
@@ -72,11 +45,11 @@ class Backoff:
         """
         before = self.get(subject)
         count = before.count + 1 if before and before.goal == goal else 1
-        grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
-        limit_s = self._longest_s if longest_s is None else longest_s
-        delay_s = min(limit_s, grown_s) * (0.5 + self._jitter() / 2)
         now = self._clock()
-        failure = Failure(count, reason, now, now + delay_s, goal, settling)
+        retry_at = now + delay_s(
+            count, jitter=self._jitter(), first_s=first_s, longest_s=longest_s or _LONGEST_S
+        )
+        failure = Failure(count, reason, now, retry_at, goal, settling)
         self._failures.setdefault(subject[1], {})[subject] = failure
         return failure
 
@@ -116,7 +89,7 @@ class Backoff:
 
         ``models``: of these only; None: of all.
         """
-        kept, long_ago = set(subjects), self._clock() - self._longest_s
+        kept, long_ago = set(subjects), self._clock() - _LONGEST_S
         for model in tuple(self._failures) if models is None else models:
             for subject, failure in self.failures(model).items():
                 if subject not in kept and failure.retry_at <= long_ago:

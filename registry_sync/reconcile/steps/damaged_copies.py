@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
+from cachetools import LRUCache
 
 from gateway.contract import DamagedCopy, NodeState
 from registry_sync.domain import Aspired, LedgerView, find
 from registry_sync.errors import StoreError
 from registry_sync.planning import admissible_digest, is_quarantined
 from registry_sync.reconcile.context import Context
-from registry_sync.reconcile.steps.backoff import Backoff
+from registry_sync.reconcile.steps.backoff import delay_s
 
 _LONGEST_PAUSE_S = 3600.0
 _MOST_REMEMBERED = 16_384
@@ -19,6 +21,16 @@ _MOST_REMEMBERED = 16_384
 _log = structlog.get_logger("registry_sync.reconcile.steps.damaged_copies")
 
 
+@dataclass(frozen=True, slots=True)
+class _Drop:
+    """The last of so many drops of a copy, at epoch seconds, and the pause before the next."""
+
+    count: int
+    at: float
+    pause_s: float
+
+
+@dataclass
 class Copies:
     """Drops copies that no worker can be started on. Event loop only.
 
@@ -27,21 +39,10 @@ class Copies:
     came, not when the one before it went: a fetch may take longer than any pause.
     """
 
-    def __init__(
-        self,
-        context: Context,
-    ) -> None:
-        self._artifacts = context.artifacts
-        self._store = context.store
-        self._threads = context.threads
-        self._changes = context.changes
-        self._clock = context.clock
-        self._backoff = Backoff(
-            clock=context.clock, jitter=context.jitter, longest_s=_LONGEST_PAUSE_S
-        )
-        self._dropped: dict[str, None] = {}  # the digest that was dropped last comes last
+    context: Context
+    _drops: LRUCache[str, _Drop] = field(default_factory=lambda: LRUCache(_MOST_REMEMBERED))
 
-    async def drop(self, digest: str, reason: str) -> bool:
+    async def drop(self, digest: str) -> bool:
         """Drop a copy; one that is not there is fine. False: it came too lately for that.
 
         Raises:
@@ -49,51 +50,42 @@ class Copies:
         """
         if self._pauses(digest):
             return False
-        stored = self._artifacts.pop(digest, None)
+        stored = self.context.artifacts.pop(digest, None)
         if stored is None:
             return True  # two have told of it: the next one may be here already
-        self._remember(digest, reason)
+        before, context = self._drops.get(digest), self.context
+        count = before.count + 1 if before else 1
+        pause_s = delay_s(count, jitter=context.jitter(), longest_s=_LONGEST_PAUSE_S)
+        self._drops[digest] = _Drop(count, context.clock(), pause_s)
         try:
-            await self._threads.ledger(self._store.drop, digest)
+            await self.context.threads.ledger(self.context.store.drop, digest)
         except StoreError:
-            self._artifacts[digest] = stored
+            self.context.artifacts[digest] = stored
             raise
-        self._changes.wake()
+        self.context.changes.wake()
         return True
 
     def _pauses(self, digest: str) -> bool:
         """Whether it is too early to drop a copy that came in place of damaged ones, or stayed."""
-        stored = self._artifacts.get(digest)
-        failure = self._backoff.get(("copy", digest))
-        if stored is None or failure is None:
+        stored, dropped = self.context.artifacts.get(digest), self._drops.get(digest)
+        if stored is None or dropped is None:
             return False
-        pause_s = failure.retry_at - failure.failed_at
-        since = max(stored.stored_at, failure.failed_at)  # the disk may have refused to drop it
+        since = max(stored.stored_at, dropped.at)  # the disk may have refused to drop it
         # What was in the future was before the clock was set back: nobody waits for it.
-        return since <= self._clock() < since + pause_s
-
-    def _remember(self, digest: str, reason: str) -> None:
-        """Count a drop. Only their number bounds what is remembered: an old copy has no pause."""
-        self._backoff.failed(("copy", digest), reason)
-        self._dropped.pop(digest, None)
-        self._dropped[digest] = None
-        if len(self._dropped) > _MOST_REMEMBERED:
-            oldest = next(iter(self._dropped))
-            del self._dropped[oldest]
-            self._backoff.succeeded(("copy", oldest))
+        return since <= self.context.clock() < since + dropped.pause_s
 
     async def heal(
         self, damaged: Sequence[DamagedCopy], aspired: Aspired, ledger: LedgerView
     ) -> None:
         """Drop what a worker has found damaged since it came here, if it can be fetched again."""
         for one in damaged:
-            stored = self._artifacts.get(one.digest)
+            stored = self.context.artifacts.get(one.digest)
             if stored is None or one.at <= stored.stored_at:
                 continue
             if not _comes_again(one, aspired, ledger):
                 continue
             try:
-                if not await self.drop(one.digest, one.reason):
+                if not await self.drop(one.digest):
                     continue
             except StoreError as error:
                 _log.warning("copy.kept", digest=one.digest, reason=error.reason)
@@ -111,7 +103,7 @@ class Copies:
 
         It is here no more, so that it is fetched again where it is needed.
         """
-        damaged = self._store.damaged()
+        damaged = self.context.store.damaged()
         if not damaged:
             return
         admissible = {
@@ -123,17 +115,17 @@ class Copies:
         for digest, reason in damaged.items():
             if digest in serving and digest not in admissible:
                 continue
-            self._artifacts.pop(digest, None)
+            self.context.artifacts.pop(digest, None)
             try:
-                whole = await self._threads.ledger(self._store.drop_damaged, digest)
+                whole = await self.context.threads.ledger(self.context.store.drop_damaged, digest)
             except StoreError as error:
                 _log.warning("copy.kept", digest=digest, reason=error.reason)
                 continue
             if whole is not None:  # it could not be read for a moment, or has come again
-                self._artifacts.setdefault(digest, whole)
+                self.context.artifacts.setdefault(digest, whole)
                 continue
             _log.warning("copy.dropped", digest=digest, reason=reason)
-            self._changes.wake()
+            self.context.changes.wake()
 
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
         """Compare a copy with its manifest before something is built from it, and drop a wrong one.
@@ -148,11 +140,11 @@ class Copies:
         Raises:
             StoreError: It cannot be compared, or not be dropped.
         """
-        damage = await self._threads.building(self._store.compare, digest, check)
+        damage = await self.context.threads.building(self.context.store.compare, digest, check)
         if damage is None:
             return None
         reason = f"this node's copy is damaged: {damage}"
-        again = "it is fetched again" if await self.drop(digest, reason) else "it waits its turn"
+        again = "it is fetched again" if await self.drop(digest) else "it waits its turn"
         return f"{reason}; {again}"
 
 

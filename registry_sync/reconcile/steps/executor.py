@@ -16,13 +16,14 @@ from registry_sync.planning import (
     RetireAlias,
     RetireStandby,
     Stage,
+    is_due,
 )
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
 from registry_sync.reconcile.steps.environment import EnvironmentStep
 from registry_sync.reconcile.steps.fetch import FetchStep
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
-from registry_sync.reconcile.steps.promotion import Promotion, Rechecks
+from registry_sync.reconcile.steps.promotion import Promotion
 
 
 @dataclass
@@ -34,7 +35,6 @@ class Executor:
     environment_step: EnvironmentStep
     promotion: Promotion
     copies: Copies
-    rechecks: Rechecks
 
     async def __call__(self, action: Action, watch: Stopwatch) -> StepFailure | None:
         """Do an action; return why it went no further, or None if it is done."""
@@ -69,7 +69,7 @@ class Executor:
 
     async def _follow_again(self, action: EndHold) -> StepFailure | None:
         """End a hold, unless another decision has replaced it since, or it is due no more."""
-        if not self.rechecks.is_due_now(action):
+        if not is_due(self.promotion.look(action.model), action):
             return StepFailure(
                 "the alias is no longer held so, or no longer to follow the registry"
             )

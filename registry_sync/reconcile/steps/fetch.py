@@ -17,6 +17,7 @@ from registry_sync.domain import (
     AcceptedDigest,
     AspiredVersion,
     Attempt,
+    FetchState,
     Initiator,
     Quarantine,
     accepted,
@@ -58,27 +59,6 @@ _TELL_EVERY_S = 10.0
 _log = structlog.get_logger("registry_sync.reconcile.steps.fetch")
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a fetch is. Its thread writes, anybody reads.
-
-    Attributes:
-        comparing: Whether bytes that are here are compared once more; else new ones come.
-        started_at: Epoch seconds.
-        arrived_bytes: How many have come; of a comparison, too.
-        total_bytes: How many there are in all; None: not known (yet).
-        told_at: Epoch seconds when the log was told last.
-    """
-
-    model: str
-    version: int
-    comparing: bool
-    started_at: float
-    told_at: float
-    arrived_bytes: int = 0
-    total_bytes: int | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Confirmed:
     """The registry had these bytes between two times, in epoch seconds."""
@@ -100,7 +80,7 @@ class FetchStep:
     context: Context
     intake: Ingestion
     make_room: Callable[[Path, int], Coroutine[Any, Any, None]]
-    fetches: list[Progress] = field(default_factory=list)
+    fetches: list[FetchState] = field(default_factory=list)
     _confirmed: dict[tuple[str, int], _Confirmed] = field(default_factory=dict)
     _looked_at: dict[tuple[str, int], float] = field(default_factory=dict)
 
@@ -178,15 +158,33 @@ class FetchStep:
     ) -> IngestedArtifact | RefusedArtifact:
         """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
         left = threading.Event()
-        now = self.context.clock()
-        listed = order.version
-        progress = Progress(listed.model, listed.version, again, started_at=now, told_at=now)
+        listed, clock = order.version, self.context.clock
+        told_at = clock()
+        progress = FetchState(
+            model=listed.model,
+            version=listed.version,
+            comparing=again,
+            started_at=told_at,
+            arrived_bytes=0,
+            total_bytes=None,
+        )
         check = partial(self._check, left)
 
         def note(arrived: int, total: int | None) -> None:
+            """Note how far the fetch is, with every chunk, and log it now and then."""
+            nonlocal told_at
             check()
             progress.arrived_bytes, progress.total_bytes = arrived, total
-            self._tell(progress)
+            if clock() - told_at >= _TELL_EVERY_S:
+                told_at = clock()
+                _log.info(
+                    "fetch.progress",
+                    model=listed.model,
+                    version=listed.version,
+                    arrived_bytes=arrived,
+                    total_bytes=total,
+                    elapsed_s=round(told_at - progress.started_at, 1),
+                )
 
         pool = self.context.threads.comparing if again else self.context.threads.fetching
         # What is compared goes again, and is no part of the store: only the disk's floor bounds it.
@@ -211,21 +209,6 @@ class FetchStep:
         self.context.threads.check_stopping()
         if left.is_set():
             raise StoppedError
-
-    def _tell(self, progress: Progress) -> None:
-        """Log how far a long fetch is, now and then. Called with every chunk."""
-        now = self.context.clock()
-        if now - progress.told_at < _TELL_EVERY_S:
-            return
-        progress.told_at = now
-        _log.info(
-            "fetch.progress",
-            model=progress.model,
-            version=progress.version,
-            arrived_bytes=progress.arrived_bytes,
-            total_bytes=progress.total_bytes,
-            elapsed_s=round(now - progress.started_at, 1),
-        )
 
     def _wait_for_room(
         self,

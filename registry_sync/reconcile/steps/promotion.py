@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, get_args
+from typing import get_args
 
 import structlog
 
@@ -28,10 +28,12 @@ from registry_sync.errors import RolloutRejectedError
 from registry_sync.planning import (
     Activate,
     AllowDigest,
-    EndHold,
     RetireAlias,
     RetireStandby,
+    Snapshot,
     Stage,
+    as_due,
+    is_due,
 )
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.damaged_copies import Copies
@@ -46,26 +48,19 @@ _GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.reconcile.steps.promotion")
 
 
-class Rechecks(Protocol):
-    """Decides once more, just before something is done."""
-
-    def as_due_now(self, action: Activate) -> Activate | Stage | None:
-        """Return what would be decided now to the same end; None: no such thing."""
-        ...
-
-    def is_due_now(self, action: Stage | RetireAlias | EndHold) -> bool:
-        """Whether it would be decided now, too."""
-        ...
-
-
 @dataclass
 class Promotion:
-    """Has the gateway serve what is here. Event loop only."""
+    """Has the gateway serve what is here. Event loop only.
+
+    Attributes:
+        look: Returns the input of the decision about a model, which is made once more just before
+            it is carried out: an operator may have decided otherwise since.
+    """
 
     context: Context
     fetch_step: FetchStep
     copies: Copies
-    rechecks: Rechecks
+    look: Callable[[str], Snapshot]
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
     _moves: Counter[str] = field(default_factory=Counter)
     _comparing: set[Stage | Activate] = field(default_factory=set)
@@ -81,7 +76,7 @@ class Promotion:
         if action.displaces:
             if (stopped := await self._compare(action, watch)) is not None:
                 return stopped
-            if not self.rechecks.is_due_now(action):
+            if not is_due(self.look(action.model), action):
                 return StepFailure("it is no longer what ought to be loaded")
         stage_id, timeout_s = uuid.uuid4().hex, self.context.limits.stage_timeout_s
         expected = self.context.observation.expect(stage_id)
@@ -121,7 +116,7 @@ class Promotion:
             costly = action.displaces and outcome.failure in _HAS_DISPLACED
             return StepFailure(reason, costly=costly)
         if outcome.failure == "integrity":
-            if await self.copies.drop(outcome.digest, reason):
+            if await self.copies.drop(outcome.digest):
                 return StepFailure(f"{reason}; this node's copy is dropped and fetched again")
             reason = f"{reason}; this node's copy came in place of a damaged one before"
             return StepFailure(f"{reason}: it is fetched again later", costly=action.displaces)
@@ -152,7 +147,7 @@ class Promotion:
             node = self.context.observation.heard
             if node is None:
                 return StepFailure("the gateway has gone")
-            due = self.rechecks.as_due_now(action)
+            due = as_due(self.look(action.model), action)
             if due is None:
                 return StepFailure("it is no longer what ought to be active")
             if isinstance(due, Stage):
@@ -263,7 +258,7 @@ class Promotion:
         The other way round, a crash between the two would bring it back as if it had been lost.
         """
         async with self._moving(action.model):
-            if not self.rechecks.is_due_now(action):
+            if not is_due(self.look(action.model), action):
                 return StepFailure("it is no longer to be taken away")
             gone = frozenset({(action.model, action.alias)})
             if not await self.context.journal.write(action.model, self.context.ledger.retire, gone):

@@ -9,7 +9,7 @@ import structlog
 
 from gateway.contract import CatalogueModel
 from gateway.system.logs import remember_location
-from registry_sync.domain import AspiredModel, SignaturePolicy
+from registry_sync.domain import AspiredModel
 from registry_sync.planning import (
     BuildEnvironment,
     Cause,
@@ -17,7 +17,6 @@ from registry_sync.planning import (
     KnownState,
     RememberedListing,
     Snapshot,
-    VersionProblem,
     describe_model,
     explain,
     signature_change,
@@ -26,7 +25,6 @@ from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.gateway import SentModel
 from registry_sync.reconcile.steps import EnvironmentStep, Steps
 from registry_sync.reconcile.view.pauses import with_pauses
-from registry_sync.reconcile.view.signature_cache import Signatures
 from registry_sync.reconcile.view.snapshots import Snapshots
 from registry_sync.system import ModelFaults
 
@@ -44,7 +42,6 @@ class Descriptions:
     environment_step: EnvironmentStep
     steps: Steps
     snapshots: Snapshots
-    signatures: Signatures
     faults: ModelFaults
     _remembered: RememberedListing = field(default_factory=RememberedListing)
     _published: Mapping[str, AspiredModel] | None = None
@@ -85,10 +82,8 @@ class Descriptions:
     def _known(self, model: str) -> KnownState:
         """Return what is known of one model's versions on this node."""
         backoff = self.steps.backoff
-        troubles = {
-            (model, int(subject[2])): VersionProblem(
-                failure.reason, failure.retry_at, failure.settling
-            )
+        failures = {
+            int(subject[2]): failure
             for subject, failure in backoff.failures(model).items()
             if subject[0] in _BRINGING and backoff.waits(subject, goal=failure.goal)
         }
@@ -103,16 +98,15 @@ class Descriptions:
                 for digest in digests
                 if digest in artifacts
             },
-            fetching={(one.model, one.version) for one in bringing if one.model == model},
-            troubles=troubles,
+            fetching={one.version for one in bringing if one.model == model},
+            failures=failures,
             environments=self.environment_step.built,
             signature_changes=changes,
-            refused_signatures=refused,
+            notes=self._delayed(model, snapshot) | refused,
             damaged=self.context.store.damaged(),
-            delayed=self._delayed(model, snapshot),
         )
 
-    def _delayed(self, model: str, snapshot: Snapshot) -> dict[tuple[str, str], str]:
+    def _delayed(self, model: str, snapshot: Snapshot) -> dict[str, str]:
         """Return why aliases do not mean their version yet, although its bytes are here."""
         fails = any(one[0] in _BRINGING_UP for one in self.steps.backoff.failures(model))
         listed = snapshot.aspired.models.get(model)
@@ -122,17 +116,21 @@ class Descriptions:
         found = {
             alias: explain(snapshot, model, alias, active.get(alias)) for alias in listed.aliases
         }
-        return {(model, alias): one.reason for alias, one in found.items() if one.why in _DELAYS}
+        return {alias: one.reason for alias, one in found.items() if one.why in _DELAYS}
 
     def _compare_signatures(
         self, model: str, snapshot: Snapshot
-    ) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
+    ) -> tuple[dict[str, str], dict[str, str]]:
         """Say what aliases change for their callers, and what is refused; log what is new of it."""
-        changes: dict[tuple[str, str], str] = {}
-        refusals: dict[tuple[str, str], str] = {}
-        if self.signatures.on_change is not SignaturePolicy.IGNORE:
-            self._collect_signature_changes(snapshot, changes, refusals)
-        told = {alias: reason for (_, alias), reason in {**changes, **refusals}.items()}
+        changes, refusals = dict[str, str](), dict[str, str]()
+        for active in snapshot.node.active:
+            hold = snapshot.ledger.holds.get(active.alias_ref)
+            target = snapshot.target(model, active.alias, hold)
+            if target and (refused := snapshot.why_refused_signature(active, target)):
+                refusals[active.alias] = refused
+            if change := signature_change(snapshot, active, target):
+                changes[active.alias] = change
+        told = changes | refusals
         before = self._signature_changes.pop(model, {})
         for alias, reason in told.items():
             if before.get(alias) != reason:
@@ -140,20 +138,6 @@ class Descriptions:
         if told:
             self._signature_changes[model] = told
         return changes, refusals
-
-    def _collect_signature_changes(
-        self,
-        snapshot: Snapshot,
-        changes: dict[tuple[str, str], str],
-        refusals: dict[tuple[str, str], str],
-    ) -> None:
-        for active in snapshot.node.active:
-            model, alias = active.model, active.alias
-            target = snapshot.target(model, alias, snapshot.ledger.holds.get((model, alias)))
-            if target and (refused := snapshot.why_refused_signature(active, target)):
-                refusals[model, alias] = refused
-            if change := signature_change(snapshot, active, target):
-                changes[model, alias] = change
 
 
 def _remember_locations(model: CatalogueModel, listed: AspiredModel) -> None:

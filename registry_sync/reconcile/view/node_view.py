@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from gateway.contract import CatalogueModel, NodeState
-from registry_sync.domain import Activation, Aspired, Attempt, Decision, LedgerView
-from registry_sync.planning import DueActions, Subject
+from registry_sync.domain import Activation, Aspired, Attempt, Decision, FetchState, LedgerView
+from registry_sync.planning import DueActions, Failure, Subject
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.registry import Hints
-from registry_sync.reconcile.steps import Failure, FetchStep, Progress, Promotion, Steps
+from registry_sync.reconcile.steps import FetchStep, Promotion, Steps
 from registry_sync.reconcile.view.snapshots import Snapshots
 from registry_sync.system import DamagedFiles
 
@@ -161,6 +161,6 @@ class NodeView:
         return self._steps.backoff.get(subject)
 
     @property
-    def fetches(self) -> Sequence[Progress]:
+    def fetches(self) -> Sequence[FetchState]:
         """The progress of the fetches under way, oldest first."""
         return self._fetch_step.fetches

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from gateway.contract import NodeState
-from registry_sync.domain import (
-    SignaturePolicy,
-    window_state,
-)
-from registry_sync.planning import (
-    Activate,
-    EndHold,
-    RetireAlias,
-    Snapshot,
-    Stage,
-    Subject,
-    plan,
-)
+from registry_sync.domain import SignaturePolicy, window_state
+from registry_sync.planning import Snapshot
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps import Backoff, EnvironmentStep
 from registry_sync.reconcile.view.signature_cache import Signatures
@@ -28,7 +16,7 @@ _NEVER_OBSERVED = NodeState(node_id="", boot_id="", seq=0, generation=0)
 
 @dataclass
 class Snapshots:
-    """Takes snapshots for the plan, and plans once more for what is about to be done."""
+    """Takes snapshots for the plan."""
 
     context: Context
     environment_step: EnvironmentStep
@@ -64,37 +52,8 @@ class Snapshots:
             signature_change=self.signatures.between,
             refuses_signatures=self.context.policy.on_signature_change is SignaturePolicy.REFUSE,
             rollback_since=self.context.clock() - self.context.limits.room.rollback_retention_s,
-            failure=self._failure,
+            failure=self.backoff.get,
             promotions_act_at=window_state(
                 self.context.limits.windows, self.context.clock()
             ).opens_at,
         )
-
-    def _failure(self, subject: Subject) -> tuple[Hashable, str] | None:
-        found = self.backoff.get(subject)
-        return (found.goal, found.reason) if found else None
-
-    # --- decided once more, just before it is done ------------------------------------------------
-
-    def as_due_now(self, action: Activate) -> Activate | Stage | None:
-        """Return what would be decided now to the same end; None: the alias moved, or is held.
-
-        Its standby may be another one, or one that has still to be staged: aliases that move to one
-        version share a standby, which ends with the first of them to be activated, and the next
-        ones are given a new one.
-        """
-        wanted = (action.model, action.alias, action.version, action.digest)
-        return next(
-            (
-                one
-                for one in plan(self.of(action.model))
-                if isinstance(one, Activate | Stage)
-                and (one.model, one.alias, one.version, one.digest) == wanted
-            ),
-            None,
-        )
-
-    def is_due_now(self, action: Stage | RetireAlias | EndHold) -> bool:
-        """Whether it would be decided now, too: an operator may have decided otherwise since."""
-        due = plan(self.of(action.model))
-        return action in (replace(one, urgency=action.urgency) for one in due)

@@ -5,7 +5,8 @@ import pytest
 from gateway.contract.catalogue import CatalogueModel, CatalogueVersion, Policy, VersionState
 from registry_sync.domain import AcceptedDigest, Hold, LedgerView, Quarantine
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
-from registry_sync.planning.catalogue import KnownState, VersionProblem, describe_model, for_callers
+from registry_sync.planning.actions import Failure
+from registry_sync.planning.catalogue import KnownState, describe_model, for_callers
 
 
 def model(name):
@@ -63,14 +64,14 @@ def version_of(listed=None, *, here=False, quarantined=False, **known):
     [
         (version_of(), "registered", None),
         (version_of(here=True), "available", None),
-        (version_of(fetching={("m", 1)}), "fetching", None),
+        (version_of(fetching={1}), "fetching", None),
         (
-            version_of(troubles={("m", 1): VersionProblem("no connection", 5.0, settling=False)}),
+            version_of(failures={1: Failure(1, "no connection", 0.0, 5.0)}),
             "failed",
             "no connection",
         ),
         (
-            version_of(troubles={("m", 1): VersionProblem("too young", 5.0, settling=True)}),
+            version_of(failures={1: Failure(1, "too young", 0.0, 5.0, settling=True)}),
             "fetching",
             "too young",
         ),

@@ -1,9 +1,11 @@
 """Why an alias is where it is, as the plan decides it."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 import pytest
 
+from registry_sync.planning.actions import Failure
 from registry_sync.planning.explain import explain
 from registry_sync.planning.plan import plan
 from tests.fakes.snapshots import A, D, M, given
@@ -81,11 +83,11 @@ def test_explanation_agrees_with_the_plan(snapshot: str, why: str, reason: str) 
 )
 @pytest.mark.parametrize("target", ["champion@2", "champion@3, held 2 at=3"])
 def test_failed_step_is_the_explanation(
-    here: str, subject: tuple[str | int, ...], goal: object, reason: str | None, target: str
+    here: str, subject: tuple[str | int, ...], goal: Hashable, reason: str | None, target: str
 ) -> None:
     what_is = given(f"{target}, active 1, here 1 2, stored {here}")
-    failures = {subject: (goal, "why")}
-    what_is = replace(what_is, failure=failures.get)
+    failure = Failure(1, "why", 0.0, 1.0, goal)
+    what_is = replace(what_is, failure=lambda found: failure if found == subject else None)
     found = explain(what_is, M, A, what_is.node.active[0])
     assert found.why == ("failing" if reason else "under_way")
     assert (reason or "") in found.reason

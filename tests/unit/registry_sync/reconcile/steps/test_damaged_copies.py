@@ -14,7 +14,7 @@ from registry_sync.errors import StoreError
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies as copies_module
 from registry_sync.reconcile.steps.backoff import Backoff
-from registry_sync.reconcile.steps.damaged_copies import Copies
+from registry_sync.reconcile.steps.damaged_copies import Copies, _Drop
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 
@@ -127,8 +127,7 @@ async def test_a_stage_has_no_copy_fetched_at_full_speed_either(node: NodeInMemo
         await node.serves(1)
         node.gateway.fails[M, 2] = ("integrity", "the file model.skops was changed")
         digest = node.registry.digest(M, 2)
-        for _ in range(20):
-            spine._copies._backoff.failed(("copy", digest), "altered")
+        spine._copies._drops[digest] = _Drop(20, time.time(), pause_s=3600.0)
         node.registry.point(M, A, 2)
         await spine.poll()
         subject = ("stage", M, 2, digest)
@@ -231,9 +230,9 @@ async def test_the_pauses_of_5000_copies_are_remembered() -> None:
     digests = [str(number) for number in range(5000)]
     artifacts: dict[str, Any] = dict.fromkeys(digests, stored)
     copies = copies_of(artifacts, lambda: 0.0)
-    assert [await copies.drop(digest, "altered") for digest in digests] == [True] * 5000
+    assert [await copies.drop(digest) for digest in digests] == [True] * 5000
     artifacts |= dict.fromkeys(digests, stored)
-    assert [await copies.drop(digest, "altered") for digest in digests] == [False] * 5000
+    assert [await copies.drop(digest) for digest in digests] == [False] * 5000
 
 
 async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_forgotten(
@@ -246,7 +245,7 @@ async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_for
 
     async def drop(digest: str) -> bool:
         artifacts[digest] = SimpleNamespace(stored_at=0.0)
-        return await copies.drop(digest, "altered")
+        return await copies.drop(digest)
 
     for digest in ("a", "b", "c"):
         assert await drop(digest)
@@ -254,5 +253,5 @@ async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_for
     now[0] = 10.0
     assert await drop("a"), "its pause is over, and a longer one begins"
     assert await drop("d")
-    assert set(copies._backoff.failures()) == {("copy", one) for one in ("a", "c", "d")}
+    assert set(copies._drops) == {"a", "c", "d"}
     assert [await drop(digest) for digest in ("a", "d")] == [False, False]

@@ -4,12 +4,14 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.reconcile.steps.fetch import Progress
+from registry_sync.errors import IncompleteArtifactError
+from registry_sync.sources import OnProgress
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, listening, promoted
@@ -95,15 +97,21 @@ async def test_a_fetch_that_an_operator_asks_for_is_told_to_the_gateway(
 async def test_a_long_fetch_is_told_to_the_log_now_and_then(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node.registry.forget("other")
     async with node.control_plane(poll=False) as spine:
         now = [1000.0]
         spine.fetch_step.context = replace(spine.fetch_step.context, clock=lambda: now[0])
-        progress = Progress(M, 1, comparing=False, started_at=now[0], told_at=now[0])
-        with structlog.testing.capture_logs() as told:
-            for _ in range(100):  # a second each
+
+        def slow(_order: Any, *, on_progress: OnProgress, **_: Any) -> None:
+            for number in range(1, 101 if now == [1000.0] else 1):  # a second each, once
                 now[0] += 1
-                progress.arrived_bytes += 10
-                spine.fetch_step._tell(progress)
+                on_progress(10 * number, None)
+            raise IncompleteArtifactError("it moves")
+
+        monkeypatch.setattr(spine.fetch_step.intake, "bring", slow)
+        with structlog.testing.capture_logs() as told:
+            await spine.poll()
+            await becomes(lambda: spine.steps.backoff.get(("fetch", M, 1)), "it has ended")
         said = [one for one in told if one["event"] == "fetch.progress"]
         assert [one["elapsed_s"] for one in said] == [10.0 * n for n in range(1, 11)]
         assert said[0]["arrived_bytes"] == 100
