@@ -622,7 +622,9 @@ def test_the_last_listing_is_remembered(ledger: Ledger) -> None:
         "a b?",
         {1: version},
         {"champion": 1},
+        unfollowed=frozenset({"next"}),
         unready=frozenset({2}),
+        aliases_known=False,
         tags={"k": "v"},
         problems=("hm",),
     )

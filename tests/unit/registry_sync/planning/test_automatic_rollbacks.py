@@ -10,7 +10,7 @@ import pytest
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted
+from tests.fakes.operating import asking, decide, promoted
 
 WHY = "automatic rollback to version 1: version 2 did worse on live traffic: 12 of 60 failed"
 
@@ -81,17 +81,6 @@ async def test_it_is_in_history_and_shown_and_the_next_polls_do_not_put_it_back(
         assert "12 of 60 failed" in (entry.reason or "")
 
 
-async def test_the_command_tells_it(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as run:
-        await node.serves(1)
-        await gone_back(node, spine)
-        history = (await run("history", M)).stdout
-        assert "2 → 1" in history
-        assert "gateway" in history
-        assert "12 of 60 failed" in " ".join(history.split())
-        assert "gateway" in (await run("explain", M, f"@{A}")).stdout
-
-
 @pytest.mark.parametrize("lose_ledger", [False, True])
 async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one(
     node: NodeInMemory, *, lose_ledger: bool
@@ -115,19 +104,6 @@ async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one
         await idle(spine)
         assert node.gateway.points(M, A) == 1
         assert len(await entries(client, "hold")) == 1, "once"
-
-
-async def test_a_ledger_that_is_lost_afterwards_changes_nothing(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await gone_back(node, spine)
-    (node.folder / "ledger.db").unlink()
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await spine.poll()
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
-        shown = await the_alias(client)
-        assert (shown["held_at"], WHY in shown["reason"]) == (1, True)
 
 
 async def test_without_a_ledger_the_gateways_word_counts(node: NodeInMemory) -> None:
@@ -287,19 +263,6 @@ async def test_a_version_that_failed_is_refused_to_every_other_alias(node: NodeI
         await node.serves(2, "canary")
         await idle(spine)
         assert node.gateway.points(M, A) == 1, "a try of another alias is none of this one"
-
-
-async def test_a_freeze_keeps_it_held_and_recorded(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        assert await node.operators.freeze() is None
-        node.gateway.go_back(M, A, WHY)
-        await becomes(lambda: spine.journal.view.holds.get((M, A)), "it is recorded")
-        await moved(node, spine, 3)
-        assert node.gateway.points(M, A) == 1
-        await node.operators.unfreeze()
-        await node.serves(3)
 
 
 async def test_a_hold_of_an_older_gateway_is_let_go(node: NodeInMemory) -> None:

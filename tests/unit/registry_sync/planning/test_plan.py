@@ -158,6 +158,8 @@ bytes of the active version are not stored: fetched again
     champion@1, active 1, here 1, stored -> fetch 1
 bytes of the previous version are not stored: fetched again
     champion@2, active 2 previous=1, here 1 2, stored 2 -> fetch 1
+bytes of the active version are not stored, its successor is rejected: fetched again
+    champion@2, active 1, here 1 2, rejected 2, stored 2 -> fetch 1
 previous version not stored, retention over: nothing
     champion@2, active 2 previous=1, here 1 2, stored 2, retention_over -> nothing
 previous version not stored, stamped otherwise since: nothing

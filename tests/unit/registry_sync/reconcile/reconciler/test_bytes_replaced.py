@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,6 @@ from registry_sync.domain import Hold
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, promoted, refused
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 2)
 
 
 def replace_bytes(node: NodeInMemory, version: int, *, stamp: bool = True) -> None:

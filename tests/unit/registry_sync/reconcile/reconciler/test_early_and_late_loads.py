@@ -3,23 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import listening
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    made = NodeInMemory(tmp_path)
-    for version in (1, 2):
-        made.registry.publish(M, version)
-    made.registry.without_latest(M)
-    made.registry.point(M, A, 1)
-    return made
 
 
 def tag(node: NodeInMemory, **tags: str) -> None:
@@ -80,15 +68,6 @@ async def test_on_demand_is_said_and_nobody_waits_for_it(node: NodeInMemory) -> 
         for words in (("status",), ("explain", M, "@champion")):
             shown = await command(*words)
             assert "version 1 is fetched when it is called" in " ".join(shown.output.split())
-
-
-async def test_a_model_that_becomes_lazy_is_fetched_ahead(node: NodeInMemory) -> None:
-    tag(node, load="on_demand")
-    async with node.control_plane() as spine:
-        await node.shows(1, VersionState.REGISTERED)
-        tag(node)
-        await spine.poll()
-        await node.serves(1)
 
 
 async def test_a_preloaded_version_stands_by_warm_until_its_alias_means_it(

@@ -17,7 +17,7 @@ from registry_sync.errors import LedgerError, SourceError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
+from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, promoted, refused
 
 MLFLOW, S3 = True, False
@@ -691,23 +691,6 @@ async def test_an_acceptance_whose_fetch_fails_says_what_failed_and_to_ask_again
         await means(node, new)
 
 
-async def test_an_acceptance_that_the_ledger_does_not_take_changes_nothing(tmp_path: Path) -> None:
-    node = node_on(tmp_path, marks=S3, stamped=True)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await means(node, old)
-        new = await altered(node, spine)
-        with node.refusing_ledger():
-            refused = await command("quarantine", "accept", f"{M}/1")
-            assert refused.exit_code != 0
-            assert (answers(node, "1"), answers(node, f"@{A}")) == (old, old)
-        assert (M, 1) in spine.journal.view.quarantines
-
-        await ledger_answers(spine)
-        assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
-        await means(node, new)
-
-
 async def test_accepted_bytes_answer_although_the_quarantine_could_not_be_released(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -723,40 +706,6 @@ async def test_accepted_bytes_answer_although_the_quarantine_could_not_be_releas
         assert (await command("quarantine", "accept", f"{M}/1")).exit_code == 0
         await means(node, new)
         assert answers(node, "1") == new
-
-
-async def test_what_cannot_be_read_is_not_accepted_and_nothing_is_forgotten_for_it(
-    tmp_path: Path,
-) -> None:
-    node = node_on(tmp_path, marks=S3, stamped=True)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await means(node, old)
-        node.registry.spoil(M, 1)
-        node.registry.stamp(M, 1, node.registry.digest(M, 1))
-        await spine.poll()
-        await node.shows(1, VersionState.QUARANTINED)
-        refused = await command("quarantine", "accept", f"{M}/1")
-        assert refused.exit_code == 1
-        assert "MLmodel cannot be read" in refused.stderr
-        await idle(spine)
-        assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
-
-
-async def test_what_contradicts_its_stamp_cannot_be_accepted(tmp_path: Path) -> None:
-    node = node_on(tmp_path, stamped=True)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
-        node.registry.publish(M, 2)
-        node.registry.stamp(M, 2, node.registry.digest(M, 2))
-        node.registry.tamper(M, 2)
-        await spine.poll()
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.QUARANTINED)
-        refused = await command("quarantine", "accept", f"{M}/2")
-        assert refused.exit_code == 1
-        assert f"`registry-gateway stamp models:/{M}/2`" in refused.stderr
-        assert answers(node, "2") == "version_quarantined"
 
 
 async def test_a_manifest_that_cannot_be_read_for_a_while_makes_nothing_anew(

@@ -1,6 +1,5 @@
 """What waits for a promotion window, what does not, and windows that close in the middle."""
 
-import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,16 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from gateway.contract.references import AliasRef
-from registry_sync.domain import Hold, Initiator
 from registry_sync.domain.promotion_windows import parse_windows
 from registry_sync.planning.explain import Explanation, explain
 from registry_sync.planning.snapshot import Cause
 from registry_sync.reconcile.reconciler import Reconciler
-from registry_sync.reconcile.schedule import Schedule
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.wall_clock import apscheduler_reads
 
 HOUR_S = 3600.0
 
@@ -95,36 +90,6 @@ async def test_a_promotion_waits_visibly_until_its_window_opens(
         await becomes(lambda: not notes(node), "it waits no more")
 
 
-async def test_an_operator_does_not_wait(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await promoted(node, spine)
-        digest = node.registry.digest(M, 2)
-        assert (
-            await node.operators.hold(Hold(M, A, 2, 2, digest, Initiator.OPERATOR, node.clock()))
-            is None
-        )
-        await node.serves(2)
-
-
-async def test_a_version_made_anew_does_not_wait(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.make_anew(M, 1)
-        await spine.poll()
-        digest = node.registry.digest(M, 1)
-        await becomes(
-            lambda: node.gateway.active[AliasRef(M, A)].digest == digest, "its successor serves"
-        )
-
-
-async def test_a_lost_table_brings_back_what_was_and_promotes_nothing(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await promoted(node, spine)
-        node.gateway.restart(lose_table=True)
-        await node.serves(1)
-        assert {one.version for one in node.gateway.activations} == {1}
-
-
 async def test_a_standby_that_is_warm_after_the_window_is_given_back(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await promoted(node, spine)
@@ -166,28 +131,3 @@ async def test_what_is_compared_until_the_window_has_closed_does_not_act(
         monkeypatch.undo()
         show(node, spine, 9)
         await node.serves(2)
-
-
-async def test_the_schedule_has_it_decided_when_the_window_opens(node: NodeInMemory) -> None:
-    clock = node.clock
-    assert isinstance(clock, WallClock)
-    async with node.control_plane() as spine:
-        await promoted(node, spine)
-        await idle(spine)
-        clock.show(9 - 1 / HOUR_S)
-        schedule = Schedule(
-            poll=spine.poll,
-            sweep=spine.poll,
-            look=spine.wake,
-            windows=node.windows,
-            poll_interval_s=HOUR_S,
-            sweep_interval_s=HOUR_S,
-            jitter=lambda: 0.5,
-            clock=clock,
-        )
-        with apscheduler_reads(clock):
-            running = asyncio.ensure_future(schedule.run())
-            await node.serves(2)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        assert clock() >= clock.at(9)

@@ -28,6 +28,7 @@ from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.operating import promoted
 
 # --- the ordinary way -----------------------------------------------------------------------------
 
@@ -38,9 +39,7 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
     async with node.control_plane() as spine:
         await node.serves(1)
         assert [(s.keep, s.replaces) for s in node.gateway.stages] == [(False, None)]
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
+        await promoted(node, spine, 2)
         assert [(s.keep, s.replaces) for s in node.gateway.stages[1:]] == [(True, 1)]
         await idle(spine)
         moved = spine.ledger.activations_of(M, A)
@@ -125,21 +124,6 @@ async def test_nothing_is_fetched_that_no_alias_and_no_caller_means(node: NodeIn
         assert entry.digest == node.registry.digest(M, 2)
         await idle(spine)
         assert node.gateway.points(M, A) == 1
-
-
-async def test_a_slow_fetch_of_one_model_holds_up_no_other(node: NodeInMemory) -> None:
-    gate = node.registry.hold_fetches["slow"] = threading.Event()
-    for version in (1, 2, 3, 4):
-        node.registry.publish("slow", version)
-        node.registry.point("slow", f"a{version}", version)
-    try:
-        async with node.control_plane() as spine:
-            await becomes(lambda: len(spine.steps.busy) >= 3, "the ordinary slots are taken")
-            node.gateway.want(M, 1)
-            await node.shows(1, VersionState.AVAILABLE)
-            await node.serves(1)
-    finally:
-        gate.set()
 
 
 @pytest.mark.parametrize("at_once", [5, 9])
@@ -227,22 +211,6 @@ async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -
             gate.set()
 
 
-async def test_the_catalogue_is_sent_once_and_again_to_a_gateway_started_anew(
-    node: NodeInMemory,
-) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
-        first = node.gateway.catalogue
-        assert first is not None
-        await spine.next_decision()
-        assert node.gateway.catalogue is first
-        node.gateway.restart()
-        await becomes(lambda: node.gateway.catalogue, "the catalogue is sent again")
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
-
-
 # --- bytes ----------------------------------------------------------------------------------------
 
 
@@ -286,37 +254,25 @@ async def test_a_stamp_that_the_bytes_do_not_have_quarantines(node: NodeInMemory
         assert node.gateway.points(M, A) == 1
 
 
-async def test_an_unfinished_upload_is_tried_again_and_never_quarantined(
-    node: NodeInMemory,
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (IncompleteArtifactError("files are missing"), VersionState.FAILED),
+        (UnstableUploadError("the newest file is 0 s old"), VersionState.FETCHING),
+    ],
+)
+async def test_an_unfinished_upload_is_tried_again_and_waited_for_if_it_is_only_too_new(
+    node: NodeInMemory, error: SyncError, state: VersionState
 ) -> None:
-    node.registry.fetch_error = IncompleteArtifactError("files are missing")
-    async with node.control_plane():
-        await node.shows(1, VersionState.FAILED)
+    def told() -> tuple[object, ...] | None:
         entry = node.gateway.version(M, 1)
-        assert entry is not None
-        assert (entry.reason, entry.retry_at is not None) == ("files are missing", True)
+        return (entry.state, entry.reason, entry.retry_at is not None) if entry else None
+
+    node.registry.fetch_error = error
+    async with node.control_plane():
+        await becomes(lambda: told() == (state, error.reason, True), "it is shown")
         node.registry.fetch_error = None
         await node.serves(1)
-
-
-async def test_callers_wait_for_what_is_too_new_as_for_what_is_on_its_way(
-    node: NodeInMemory,
-) -> None:
-    node.registry.fetch_error = UnstableUploadError("the newest file is 0 s old")
-    async with node.control_plane():
-        await becomes(lambda: shown_reason(node, 1), "version 1 is too new")
-        entry = node.gateway.version(M, 1)
-        assert entry is not None
-        assert (entry.state, entry.reason) == (VersionState.FETCHING, "the newest file is 0 s old")
-        assert entry.retry_at is not None
-        node.registry.fetch_error = None
-        await node.serves(1)
-
-
-def shown_reason(node: NodeInMemory, version: int) -> str | None:
-    """Why a version of the model is not here, as the gateway was told."""
-    entry = node.gateway.version(M, version)
-    return entry.reason if entry else None
 
 
 async def test_an_unstamped_version_is_refused_where_a_digest_is_required(
@@ -383,9 +339,7 @@ async def test_a_rejected_version_is_tried_again_when_its_alias_is_moved_there_a
         await spine.poll()
         await idle(spine)
         assert spine.journal.view.rejections  # nor is a wish for something else
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
+        await promoted(node, spine, 2)
         assert spine.journal.view.rejections == {}
 
 
@@ -507,17 +461,6 @@ async def test_an_empty_registry_changes_nothing(node: NodeInMemory) -> None:
         assert spine.listings.error is not None
 
 
-async def test_an_alias_goes_when_two_listings_agree(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.unpoint(M, A)
-        await spine.poll()
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
-        await spine.poll()
-        await becomes(lambda: node.gateway.points(M, A) is None, "the alias is retired")
-
-
 async def test_a_lost_table_comes_back_with_the_registry_down(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
@@ -529,18 +472,6 @@ async def test_a_lost_table_comes_back_with_the_registry_down(node: NodeInMemory
         await becomes(lambda: node.gateway.catalogue, "the catalogue is published")
         await idle(spine)
         assert spine.ledger.activations_of(M, A)[0].asked_by == "recovery"
-
-
-async def test_a_lost_table_of_a_held_alias_comes_back_held(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
-        await node.serves(1)
-        node.gateway.restart(lose_table=True)
-        await node.serves(1)
 
 
 IN_THE_WAY = (
@@ -558,10 +489,7 @@ async def test_a_rollback_needs_no_comparison_that_cannot_be_made(
     node.registry.tells_listings = False
     async with node.control_plane() as spine:
         await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
+        await promoted(node, spine, 2)
         node.registry.fetch_error = error
         await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
@@ -630,9 +558,7 @@ async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory)
                 ("activate", M, A), "full", goal=(2, node.registry.digest(M, 2))
             )
         node.gateway.refuses.clear()
-        node.registry.point(M, A, 3)
-        await spine.poll()
-        await node.serves(3)
+        await promoted(node, spine, 3)
 
 
 @pytest.mark.parametrize("to", [1, 4])
@@ -645,9 +571,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
     node.registry.tells_listings = False
     async with node.control_plane() as spine:
         await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
+        await promoted(node, spine, 2)
         node.gateway.want(M, 3)
         await node.shows(3, VersionState.AVAILABLE)
         await idle(spine)
@@ -671,10 +595,7 @@ async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: Node
     node.registry.tells_listings = False
     async with node.control_plane() as spine:
         await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
+        await promoted(node, spine, 2)
         before = node.registry.digest(M, 1)
         node.registry.tamper(M, 1)
         await node.operators.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
@@ -707,10 +628,7 @@ async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -
         await idle(spine)
         assert spine.journal.trouble is None
         assert (M, 1) in spine.ledger.view().accepted
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
+        await promoted(node, spine, 2)
         assert [a.version for a in spine.ledger.activations_of(M, A)] == [2, 1]
 
 
@@ -735,9 +653,7 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
         recorded = list[int]()
         monkeypatch.setattr(spine.ledger, "_view", view)
         monkeypatch.setattr(spine.ledger, "activated", activated)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
+        await promoted(node, spine, 2)
         await becomes(lambda: not failures, "the ledger is read again")
         await idle(spine)
         moves = spine.ledger.activations_of(M, A)
@@ -777,18 +693,6 @@ async def test_a_lost_artifact_store_is_fetched_again(node: NodeInMemory) -> Non
     shutil.rmtree(node.folder / "artifacts")
     async with node.control_plane():
         await node.shows(1, VersionState.AVAILABLE)
-
-
-async def test_a_gateway_that_goes_and_comes_back_is_followed(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.gateway.stop()
-        await becomes(lambda: spine.observation.unreachable, "it is noticed")
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        node.gateway.down = False
-        node.gateway.restart()
-        await node.serves(2)
 
 
 async def test_a_gateway_that_is_back_without_news_is_followed_at_once(node: NodeInMemory) -> None:

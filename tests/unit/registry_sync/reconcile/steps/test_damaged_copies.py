@@ -52,35 +52,6 @@ async def test_a_copy_that_a_load_found_altered_is_fetched_again(node: NodeInMem
         assert node.gateway.points(M, A) == 1
 
 
-async def test_what_serves_is_fetched_again_although_the_alias_is_to_move(
-    node: NodeInMemory,
-) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.gateway.fails[M, 2] = ("warm_up_failed", "it answers NaN")
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await becomes(lambda: spine.journal.view.rejections, "version 2 is rejected")
-        before = _fetches(node)
-        node.gateway.find_damaged(M, 1)
-        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
-        await node.shows(1, VersionState.AVAILABLE)
-
-
-async def test_what_an_alias_may_go_back_to_is_fetched_again(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
-        before = _fetches(node)
-        node.gateway.find_damaged(M, 1)
-        await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
-        await node.shows(1, VersionState.AVAILABLE)
-        assert node.gateway.points(M, A) == 2
-
-
 @pytest.mark.parametrize("fetch_s", [0, 130, 10_000])
 async def test_a_copy_that_is_damaged_again_and_again_is_fetched_less_and_less_often(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, fetch_s: float
@@ -222,17 +193,6 @@ def copies_of(artifacts: dict[str, Any], clock: Callable[[], float]) -> Copies:
         jitter=lambda: 1.0,
     )
     return Copies(cast("Any", context))
-
-
-async def test_the_pauses_of_5000_copies_are_remembered() -> None:
-    """All of them come again, and are damaged again: on a bad disk, say."""
-    stored = SimpleNamespace(stored_at=0.0)
-    digests = [str(number) for number in range(5000)]
-    artifacts: dict[str, Any] = dict.fromkeys(digests, stored)
-    copies = copies_of(artifacts, lambda: 0.0)
-    assert [await copies.drop(digest) for digest in digests] == [True] * 5000
-    artifacts |= dict.fromkeys(digests, stored)
-    assert [await copies.drop(digest) for digest in digests] == [False] * 5000
 
 
 async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_forgotten(

@@ -9,7 +9,6 @@ from gateway.contract.references import AliasRef
 from registry_sync.artifacts.environments.compatibility import MismatchPolicy
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 
 TAG = "gateway.environment"
@@ -19,10 +18,6 @@ def tag_version(node: NodeInMemory, version: int, value: str) -> None:
     model = node.registry.models[M]
     tagged = replace(model.versions[version], tags={TAG: value})
     node.registry.models[M] = replace(model, versions={**model.versions, version: tagged})
-
-
-def tag_model(node: NodeInMemory, value: str) -> None:
-    node.registry.models[M] = replace(node.registry.models[M], tags={TAG: value})
 
 
 def shown(node: NodeInMemory, version: int) -> CatalogueVersion:
@@ -47,26 +42,6 @@ async def test_an_environment_is_built_between_fetch_and_stage(node: NodeInMemor
     async with node.control_plane() as spine:  # it is there already
         await idle(spine)
         assert node.environments.asked == 1
-
-
-async def test_the_tag_of_a_version_goes_before_that_of_its_model(node: NodeInMemory) -> None:
-    tag_model(node, "own")
-    tag_version(node, 1, "shared")
-    async with node.control_plane():
-        await node.serves(1)
-        assert node.environments.asked == 0
-        assert shown(node, 1).environment.kind == "shared"
-        assert shown(node, 2).environment.kind == "own"
-
-
-async def test_a_tag_that_says_neither_is_reported_and_ignored(node: NodeInMemory) -> None:
-    tag_version(node, 1, "mine")
-    async with node.control_plane():
-        await node.serves(1)
-        model = next(one for one in node.gateway.catalogue.models if one.name == M)  # type: ignore[union-attr]  # written above
-        assert model.policy.problems == [
-            f"the tag {TAG} of version 1 is ignored: it must be one of shared, own"
-        ]
 
 
 async def test_a_build_that_cannot_succeed_rejects_the_version_until_the_tag_goes(
@@ -99,15 +74,6 @@ async def test_a_build_that_fails_for_now_is_tried_again(node: NodeInMemory) -> 
         assert spine.journal.view.rejections == {}
         node.environments.error = None
         await node.serves(1)
-
-
-async def test_a_caller_of_a_number_has_its_environment_built(node: NodeInMemory) -> None:
-    tag_version(node, 2, "own")
-    async with node.control_plane():
-        await node.serves(1)
-        node.gateway.want(M, 2)
-        await becomes(lambda: shown(node, 2).digest, "version 2 may be loaded")
-        assert shown(node, 2).environment.python
 
 
 async def test_an_environment_outlives_the_registrys_memory_of_its_version(
