@@ -39,13 +39,9 @@ def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
 def why_other_bytes(
     listed: AspiredVersion, digest: str, ledger: LedgerView, *, of_creation: str | None = None
 ) -> str | None:
-    """Say that a version no longer has the bytes that are meant; None: nothing says so.
+    """Return why a listed version no longer has the bytes that are meant, or None.
 
-    Args:
-        listed: The version, as the registry lists it now.
-        digest: The bytes that are meant.
-        ledger: What is remembered.
-        of_creation: The creation that was meant; None: unknown.
+    ``of_creation`` is the creation that was meant, or None if unknown.
     """
     if not is_of_creation(of_creation, creation_of(listed, ledger)):
         return made_anew(listed.version)

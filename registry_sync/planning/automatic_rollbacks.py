@@ -47,12 +47,9 @@ def _known(refused: RefusedDigest, ledger: LedgerView) -> bool:
 
 
 def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rollback:
-    """Return the record of an automatic rollback.
+    """Return the record of an automatic rollback, which the gateway wrote down completely.
 
-    Args:
-        refused: What the gateway refuses since; complete.
-        ledger: The creations of both versions are in it.
-        own: Whether the version that was left ran in an environment of its own.
+    ``own``: the version that was left ran in an environment of its own.
     """
     version, to_version, to_digest = (
         refused.version or 0,

@@ -60,14 +60,7 @@ class KnownState:
 def describe_model(
     name: str, listed: AspiredModel | None, ledger: LedgerView, known: KnownState
 ) -> CatalogueModel | None:
-    """Return one model; None: it is not listed, and no bytes of it were accepted here.
-
-    Args:
-        name: Its name.
-        listed: What the registry lists of it; None: nothing.
-        ledger: What is remembered of it.
-        known: What is known of its versions.
-    """
+    """Return one model, or None if it is not listed, and no bytes of it were accepted here."""
     deleted = [
         pin
         for (_, version), pin in ledger.accepted.items()
@@ -75,42 +68,6 @@ def describe_model(
     ]
     if listed is None and not deleted:
         return None
-    return _model(name, listed, deleted, ledger, known)
-
-
-def for_callers(model: CatalogueModel) -> CatalogueModel:
-    """Return a model with its reasons as everybody may read them: the gateway shows them so."""
-    policy, problems = model.policy, [for_public(one) for one in model.policy.problems]
-    reasons = [one for one in model.versions if one.reason is not None]
-    if not (reasons or problems or model.notes or model.signature_changes):
-        return model
-    return model.model_copy(
-        update={
-            "versions": [_version_for_callers(one) for one in model.versions],
-            "notes": _each_for_public(model.notes),
-            "signature_changes": _each_for_public(model.signature_changes),
-            "policy": policy.model_copy(update={"problems": problems}) if problems else policy,
-        }
-    )
-
-
-def _version_for_callers(version: CatalogueVersion) -> CatalogueVersion:
-    if version.reason is None:
-        return version
-    return version.model_copy(update={"reason": for_public(version.reason)})
-
-
-def _each_for_public(by_alias: Mapping[str, str]) -> dict[str, str]:
-    return {alias: for_public(text) for alias, text in by_alias.items()}
-
-
-def _model(
-    name: str,
-    listed: AspiredModel | None,
-    deleted: list[AcceptedDigest],
-    ledger: LedgerView,
-    known: KnownState,
-) -> CatalogueModel:
     versions = [_version(listed, n, ledger, known) for n in listed.versions] if listed else []
     versions += [_deleted(pin, known) for pin in deleted]
     return CatalogueModel(
@@ -121,6 +78,29 @@ def _model(
         signature_changes=dict(known.signature_changes),
         policy=_policy(listed) if listed else Policy(),
     )
+
+
+def for_callers(model: CatalogueModel) -> CatalogueModel:
+    """Return a model with its reasons as everybody may read them: the gateway shows them so."""
+    policy, problems = model.policy, [for_public(one) for one in model.policy.problems]
+    reasons = [one for one in model.versions if one.reason is not None]
+    if not (reasons or problems or model.notes or model.signature_changes):
+        return model
+    return model.model_copy(
+        update={
+            "versions": [
+                one.model_copy(update={"reason": for_public(one.reason)}) if one.reason else one
+                for one in model.versions
+            ],
+            "notes": _each_for_public(model.notes),
+            "signature_changes": _each_for_public(model.signature_changes),
+            "policy": policy.model_copy(update={"problems": problems}) if problems else policy,
+        }
+    )
+
+
+def _each_for_public(by_alias: Mapping[str, str]) -> dict[str, str]:
+    return {alias: for_public(text) for alias, text in by_alias.items()}
 
 
 def _policy(listed: AspiredModel) -> Policy:
@@ -172,7 +152,8 @@ def _version(
     if own:
         # Bytes that were altered in the registry are not admissible, and their copy goes on.
         environment = _own(known.environments.get(known_bytes.digest if known_bytes else ""))
-        description = _with_verdict(description, DependencyVerdict())
+        if description is not None:  # it has what it requires, whatever is installed here
+            description = {**description, "dependency_verdict": DependencyVerdict().as_body()}
         lacks = _lacks_own(environment, rejected)
     else:
         environment = Environment()
@@ -190,7 +171,7 @@ def _version(
         accepted_digest=known_bytes.digest if known_bytes else None,
         stamped=listed.stamped,
         rejected=rejected is not None,
-        reason=reason or refused or _made_anew(listed, ledger) or _first(listed.problems),
+        reason=reason or refused or _made_anew(listed, ledger) or next(iter(listed.problems), None),
         description=dict(description) if description is not None else None,
         retry_at=retry_at,
         size_bytes=_size(description),
@@ -210,15 +191,6 @@ def _own(built: OwnEnvironment | None) -> Environment:
     if built is None:
         return Environment(kind=OWN)
     return Environment(kind=OWN, python=built.python, digest=built.digest)
-
-
-def _with_verdict(
-    description: Mapping[str, Any] | None, verdict: DependencyVerdict
-) -> Mapping[str, Any] | None:
-    """An own environment has what its version requires, whatever is installed here."""
-    if description is None:
-        return None
-    return {**description, "dependency_verdict": verdict.as_body()}
 
 
 def _lacks_own(environment: Environment, rejected: Rejection | None) -> str | None:
@@ -291,7 +263,3 @@ def _deleted(pin: AcceptedDigest, known: KnownState) -> CatalogueVersion:
 def _size(description: Mapping[str, Any] | None) -> int | None:
     size = (description or {}).get("size_bytes")
     return size if isinstance(size, int) else None
-
-
-def _first(problems: tuple[str, ...]) -> str | None:
-    return problems[0] if problems else None

@@ -101,7 +101,7 @@ def _idle_standbys(snapshot: Snapshot, decided: list[Action]) -> list[RetireStan
     return [
         RetireStandby(one.model, one.version, one.stage_id)
         for one in snapshot.node.standbys
-        if (one.model, one.version, one.digest) not in due
+        if one.ref not in due
     ]
 
 

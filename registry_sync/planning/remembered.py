@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from registry_sync.domain import Aspired, AspiredModel, AspiredVersion, LedgerView, as_remembered
-
-
-@dataclass(frozen=True, slots=True)
-class _Merged:
-    """What was merged from which two objects."""
-
-    listed: Mapping[str, AspiredModel]
-    view: LedgerView
-    models: Mapping[str, AspiredModel]
-    remembered: AbstractSet[str]
 
 
 class RememberedListing:
     """Adds what the ledger tells of the registry; the same objects while nothing is news."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self._merged: _Merged | None = None
+        self._of: tuple[object, ...] = ()
+        self._models: Mapping[str, AspiredModel] = {}
+        self._remembered: AbstractSet[str] = frozenset()
 
     def beside(self, aspired: Aspired, view: LedgerView) -> tuple[Aspired, AbstractSet[str]]:
         """Return what is known of the registry, and the models of it that only the ledger knows."""
-        merged = self._merged
-        if merged is None or merged.listed is not aspired.models or merged.view is not view:
+        of = (aspired.models, view)
+        if not self._of or any(now is not before for now, before in zip(of, self._of, strict=True)):
             known = from_ledger(view)
-            models = {**known, **aspired.models}
-            merged = _Merged(aspired.models, view, models, known.keys() - aspired.models.keys())
-            self._merged = merged
-        return replace(aspired, models=merged.models), merged.remembered
+            self._of, self._models = of, {**known, **aspired.models}
+            self._remembered = known.keys() - aspired.models.keys()
+        return replace(aspired, models=self._models), self._remembered
 
 
 def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:

@@ -246,15 +246,11 @@ class Snapshot:
 
     def standby(self, target: Target) -> StageRequest | None:
         """Return the warm standby of a target, or None."""
-        standbys = self.node.standbys
-        return next(
-            (s for s in standbys if (s.model, s.version, s.digest) == target.artifact), None
-        )
+        return next((one for one in self.node.standbys if one.ref == target.artifact), None)
 
     def serves(self, target: Target) -> bool:
         """Whether any alias points at a target."""
-        active = self.node.active
-        return any((one.model, one.version, one.digest) == target.artifact for one in active)
+        return any(one.ref == target.artifact for one in self.node.active)
 
     def runs_in_own(self, target: Target) -> bool:
         """Whether a target runs in an environment of its own."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from registry_sync.domain import Initiator
-from registry_sync.planning import Fetch, StartOutcome
+from registry_sync.planning import StartOutcome
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps import FetchStep, Steps
 
@@ -28,7 +28,8 @@ class Polls:
         if await self.context.listings.poll(asked_by, thorough=thorough):
             await self._release_rejections()
             for action in await self.fetch_step.look_at_quarantined():
-                self._begin(action)
+                if self.steps.start(action) is StartOutcome.BEGUN:
+                    self.context.changes.note({action.model})  # the next pass publishes it
         self.context.changes.note(frozenset())
 
     async def look(self, models: frozenset[str] | None, asked_by: str) -> None:
@@ -51,8 +52,3 @@ class Polls:
             ):
                 self.context.listings.pointed_anew.discard((model, version))
                 _log.info("rejection.ended", model=model, version=version)
-
-    def _begin(self, fetch: Fetch) -> None:
-        """Start a fetch that no plan has decided; the next pass publishes it."""
-        if self.steps.start(fetch) is StartOutcome.BEGUN:
-            self.context.changes.note({fetch.model})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -158,9 +157,9 @@ class Announcer:
         """Whether the node may still believe that this artifact is here."""
         if self._sent is None or not self._sent.complete:
             return True
-        return _has(self._offered, digest) or any(
-            _has({name: self.models[name]}, digest) for name in self._unsent if name in self.models
-        )
+        unsent = (self.models[name] for name in self._unsent & self.models.keys())
+        models = (*self._offered.values(), *unsent)
+        return any(one.digest == digest for model in models for one in model.versions)
 
     def _is_listed_anew(self, listed: SentModel) -> bool:
         sent = self._sent
@@ -172,7 +171,3 @@ class Announcer:
 
 def _for_public(reason: str | None) -> str | None:
     return None if reason is None else for_public(reason)
-
-
-def _has(models: Mapping[str, CatalogueModel], digest: str) -> bool:
-    return any(one.digest == digest for model in models.values() for one in model.versions)

@@ -68,21 +68,20 @@ class Backoff:
         self, subject: Subject, *, longest_s: float | None = None, goal: Hashable = None
     ) -> bool:
         """Whether it is too early to try again, ``longest_s`` after the failure at the latest."""
+        return self.waits_until(subject, longest_s=longest_s, goal=goal) is not None
+
+    def waits_until(
+        self, subject: Subject, *, longest_s: float | None = None, goal: Hashable = None
+    ) -> float | None:
+        """Return when the wait of `waits` is over, or None if nothing waits."""
         failure = self.get(subject)
         if failure is None or failure.goal != goal:
-            return False
+            return None
         retry_at = failure.retry_at
         if longest_s is not None:
             retry_at = min(retry_at, failure.failed_at + longest_s)
         # A failure of the future was recorded before the clock was set back: nobody waits for it.
-        return failure.failed_at <= self._clock() < retry_at
-
-    def waits_until(self, subject: Subject, *, longest_s: float | None = None) -> float | None:
-        """Return when the wait of `waits` is over; None: nothing waits."""
-        failure = self.get(subject)
-        if failure is None or longest_s is None:
-            return failure.retry_at if failure else None
-        return min(failure.retry_at, failure.failed_at + longest_s)
+        return retry_at if failure.failed_at <= self._clock() < retry_at else None
 
     def keep_only(self, subjects: Iterable[Subject], models: Iterable[str] | None = None) -> None:
         """Forget every subject but these, once its wait is long over: nobody asks any more.

@@ -130,12 +130,10 @@ class Copies:
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
         """Compare a copy with its manifest before something is built from it, and drop a wrong one.
 
-        Args:
-            digest: Which one.
-            check: What it raises ends the comparison.
+        What ``check`` raises ends the comparison.
 
         Returns:
-            Why it cannot be built from now, as a sentence; None: it is whole.
+            Why it cannot be built from now, as a sentence, or None if it is whole.
 
         Raises:
             StoreError: It cannot be compared, or not be dropped.

@@ -79,13 +79,10 @@ class EnvironmentStep:
         """Return the digests of what may not be loaded beside our libraries, and why not."""
         if self.context.policy.on_mismatch is not MismatchPolicy.REFUSE:
             return {}
-        whys = {one.digest: self.refusal(one) for one in artifacts}
-        return {digest: why for digest, why in whys.items() if why}
-
-    def refusal(self, artifact: StoredArtifact) -> str | None:
-        """Say why an artifact may not be loaded beside our libraries; None: it may."""
-        verdict = self.verdict(artifact)
-        return verdict.reason if verdict.status is Verdict.REFUSE else None
+        verdicts = {one.digest: self.verdict(one) for one in artifacts}
+        return {
+            digest: one.reason for digest, one in verdicts.items() if one.status is Verdict.REFUSE
+        }
 
     # --- own environments -------------------------------------------------------------------------
 

@@ -389,11 +389,11 @@ class FetchStep:
         """Compare the listings; where that does not tell, fetch and hash again."""
         key = (listed.model, listed.version)
         started_at = self.context.clock()
-        if pin is not None and await self.context.threads.registry(
-            self.intake.remote_is_as_accepted, listed, pin
-        ):
-            self._confirmed[key] = _Confirmed(pin.digest, started_at, self.context.clock())
-            return None
+        if pin is not None and pin.listing is not None:
+            listing = await self.context.threads.registry(self.intake.listing_of, listed)
+            if listing == pin.listing:
+                self._confirmed[key] = _Confirmed(pin.digest, started_at, self.context.clock())
+                return None
         return await self._bring(listed, watch, asked_by, again=True)
 
     def _is_confirmed(self, action: Stage | Activate) -> bool:

@@ -20,7 +20,6 @@ from registry_sync.artifacts import (
     FetchedArtifact,
     Manifest,
     StoredArtifact,
-    Verification,
     accepted_digest,
     check_complete,
     describe,
@@ -90,13 +89,11 @@ class RefusedArtifact:
     """The bytes are wrong: the same ones would be refused again.
 
     Attributes:
-        expected: What they had to be; None: nobody had said.
         found: What they are; None: not even readable as an artifact.
         listing: The remote listing of these bytes, where it is known.
         reason: A sentence for users.
     """
 
-    expected: str | None
     found: str | None
     listing: str | None
     reason: str
@@ -147,8 +144,8 @@ class Ingestion:
         with watch.phase("locate"):
             uri = self._source.locate(version.model, version.version)
             pinned = order.accepted or self._pinned_in_store(order)
-            expected = version.expected_digest or (pinned.digest if pinned else None)
-            judged = expected is not None or self._source.is_whole(version)
+            is_known = version.stamped or pinned is not None
+            judged = is_known or self._source.is_whole(version)
         fetched: FetchedArtifact | None = None
         try:
             with self._store.incoming() as folder:
@@ -164,7 +161,7 @@ class Ingestion:
                 raise
             # Of these very bytes: those that are there by now may be others.
             listing = fetched.listing if fetched else error.listing
-            return RefusedArtifact(expected, None, listing, error.reason)
+            return RefusedArtifact(None, listing, error.reason)
 
     def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
         """Book room for what comes: at once, where there is some.
@@ -215,7 +212,14 @@ class Ingestion:
         """
         version = order.version
         with watch.phase("verify"):
-            verdict = self._verify(version, pinned, fetched.manifest)
+            verdict = verify(
+                fetched.manifest,
+                stamped=version.expected_digest,
+                accepted=pinned.digest if pinned else None,
+                stamp_fixed=version.stamp_fixed,
+                require_digest=self._require_digest,
+                known=self._known_manifest(pinned),
+            )
         if not verdict.accepted:
             with suppress(BrokenModelError):  # they are wrong, whatever else they are
                 check_complete(fetched.folder)
@@ -223,7 +227,7 @@ class Ingestion:
                 raise IncompleteArtifactError(
                     f"{verdict.reason}; nobody knows yet whether the upload is done"
                 )
-            return RefusedArtifact(verdict.expected, verdict.found, fetched.listing, verdict.reason)
+            return RefusedArtifact(verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
             pin = Acceptance(
                 model=version.model,
@@ -237,18 +241,6 @@ class Ingestion:
             artifact = self._store.add(fetched, describe(fetched), pin)
         return IngestedArtifact(artifact, accepted_digest(artifact, pin))
 
-    def _verify(
-        self, version: AspiredVersion, pinned: AcceptedDigest | None, found: Manifest
-    ) -> Verification:
-        return verify(
-            found,
-            stamped=version.expected_digest,
-            accepted=pinned.digest if pinned else None,
-            stamp_fixed=version.stamp_fixed,
-            require_digest=self._require_digest,
-            known=self._known_manifest(pinned),
-        )
-
     def _known_manifest(self, pinned: AcceptedDigest | None) -> Manifest | None:
         if pinned is None or self._store.get(pinned.digest) is None:
             return None
@@ -257,24 +249,8 @@ class Ingestion:
         except StoreError:
             return None  # it only makes the sentence better
 
-    def remote_is_as_accepted(self, version: AspiredVersion, pinned: AcceptedDigest) -> bool:
-        """Whether the remote listing is the one recorded at the fetch.
-
-        False says that it differs, or that the storage tells nothing: fetch and hash again.
-
-        Raises:
-            SourceError: The registry or its storage did not answer.
-        """
-        if pinned.listing is None:
-            return False
-        uri = self._source.locate(version.model, version.version)
-        try:
-            return self._fetcher.remote_listing(uri) == pinned.listing
-        except ArtifactError:
-            return False  # fetching it says what is wrong
-
     def listing_of(self, version: AspiredVersion) -> str | None:
-        """Return the remote listing now; None: the storage tells nothing.
+        """Return the remote listing now, or None if it tells nothing: fetching says what is wrong.
 
         Raises:
             SourceError: The registry or its storage did not answer.

@@ -82,8 +82,9 @@ class Steps:
         """Start a step unless it is under way, waits for its next try, or finds no slot."""
         subject = subject_of(action)
         longest_s = _longest_wait_s(action)
-        if self.backoff.waits(subject, longest_s=longest_s, goal=goal_of(action)):
-            self._wake_at(action.model, self.backoff.waits_until(subject, longest_s=longest_s))
+        until = self.backoff.waits_until(subject, longest_s=longest_s, goal=goal_of(action))
+        if until is not None:
+            self._wake_at(action.model, until)
             return StartOutcome.WAITS
         if subject in self.busy:
             self._overtake(subject, action)
@@ -101,10 +102,9 @@ class Steps:
         task.add_done_callback(lambda _: self._ended(subject, action.model))
         return StartOutcome.BEGUN
 
-    def _wake_at(self, model: str, at: float | None) -> None:
-        """Have a model planned again at a time, in epoch seconds; None: no time is known."""
-        if at is not None:
-            self._wakes[model] = min(at, self._wakes.get(model, at))
+    def _wake_at(self, model: str, at: float) -> None:
+        """Have a model planned again at a time, in epoch seconds."""
+        self._wakes[model] = min(at, self._wakes.get(model, at))
 
     def woken(self) -> frozenset[str]:
         """Return the models that waited for a time which has come since this was asked last."""

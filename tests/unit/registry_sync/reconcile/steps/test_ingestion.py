@@ -49,7 +49,7 @@ def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path
     registry.tamper("m", 1)
     altered = intake.bring(Order(listed, "c"), watch=Stopwatch())
     assert isinstance(altered, RefusedArtifact)
-    assert altered.expected == seen_first
+    assert "accepted" in altered.reason
 
 
 def test_what_is_wrong_is_said_to_be_wrong_however_broken_it_is(registry, bring) -> None:
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_said_to_be_wrong_however_broken_it_is(registry, bring)
     registry.files["fake:/m/1"]["MLmodel"] = b"["
     found = bring()
     assert isinstance(found, RefusedArtifact)
-    assert (found.expected, found.found) == (stamp, registry.digest("m", 1))
+    assert found.found == registry.digest("m", 1)
     assert "stamped" in found.reason
 
 
