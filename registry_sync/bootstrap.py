@@ -65,18 +65,20 @@ from registry_sync.settings import (
     FORMER_SETTINGS,
     MAX_ARTIFACT_FILES,
     STAGE_TIMEOUT_S,
+    SWEEP_INTERVAL_S,
     SyncSettings,
 )
 from registry_sync.sources import (
     SCHEME,
     Fetcher,
     FetchLimits,
-    LazyRegistry,
     ModelLocation,
     Publisher,
+    Source,
     as_source_error,
-    bound_mlflow,
+    connect_mlflow,
     connect_s3,
+    connect_s3_registry,
     refuse_passwords,
 )
 from registry_sync.system import DamagedFiles, Threads, registry_calls
@@ -94,14 +96,16 @@ _QUIET_LOGGERS = {
 _log = structlog.get_logger("registry_sync")
 
 
-def build_registry(settings: SyncSettings) -> LazyRegistry:
-    """Return the registry that the settings name; nothing is asked yet."""
-    bound_mlflow(os.environ)
-    return LazyRegistry(
-        settings.tracking_uri,
-        os.environ,
-        on_call=lambda call: registry_calls.labels(call).inc(),
-    )
+def build_registry(settings: SyncSettings) -> Source:
+    """Return the registry that the settings name; its first call connects to it.
+
+    Raises:
+        SourceError: The URI of an S3 registry has no bucket.
+    """
+    if settings.tracking_uri.startswith(SCHEME):
+        return connect_s3_registry(settings.tracking_uri, os.environ)
+    count = registry_calls.labels
+    return connect_mlflow(settings.tracking_uri, os.environ, on_call=lambda one: count(one).inc())
 
 
 def build_fetcher(settings: SyncSettings) -> Fetcher:
@@ -347,7 +351,7 @@ async def _work(
         look=plane.reconciler.wake,
         windows=parse_windows(settings.promotion_window),
         poll_interval_s=settings.poll_interval_s,
-        sweep_interval_s=settings.sweep_interval_s,
+        sweep_interval_s=SWEEP_INTERVAL_S,
         jitter=random.random,
         clock=time.time,
     )

@@ -120,19 +120,6 @@ class BrokenModelError(ArtifactError):
     """The model's own files (``MLmodel`` and what it names) cannot be read."""
 
 
-class DigestMismatchError(ArtifactError):
-    """The bytes do not have the expected digest."""
-
-    def __init__(self, message: str, *, expected: str, found: str) -> None:
-        super().__init__(message)
-        self.expected = expected
-        self.found = found
-
-
-class UnstampedError(ArtifactError):
-    """A stamped digest is required and missing."""
-
-
 class PublishError(SyncError):
     """A version or its aliases could not be published."""
 

@@ -24,6 +24,8 @@ _GIB = 2**30
 
 MAX_ARTIFACT_FILES = 10_000
 """Most files of one artifact."""
+SWEEP_INTERVAL_S = 300.0
+"""Time between two clean-ups of artifacts, environments and history."""
 ENVIRONMENT_TIMEOUT_S = 1800.0
 """Longest build of one own environment."""
 STAGE_TIMEOUT_S = 3 * 3600.0
@@ -31,10 +33,14 @@ STAGE_TIMEOUT_S = 3 * 3600.0
 limits, each of which is at most an hour."""
 
 FORMER_SETTINGS = {
+    "REGISTRY_SYNC_FETCH_TIMEOUT_S": "",
     "REGISTRY_SYNC_ROLLBACK_WINDOW_S": "REGISTRY_SYNC_ROLLBACK_RETENTION_S",
     "REGISTRY_SYNC_SETTLE_S": "REGISTRY_SYNC_UPLOAD_STABLE_S",
+    "REGISTRY_SYNC_SWEEP_INTERVAL_S": "",
 }
-"""By the former names of settings, the present ones."""
+"""By the former names of settings, the present ones; empty: it is no longer a setting."""
+_SHORTEST_FETCH_LIMIT_S = 3600.0
+_SLOWEST_FETCH_BYTES_PER_S = 6 * 2**20
 
 
 class SyncSettings(BaseSettings):
@@ -78,8 +84,11 @@ class SyncSettings(BaseSettings):
     rollback_retention_s: float = Field(
         3600.0, ge=0, description="How long the bytes that an alias left stay on disk."
     )
-    max_artifact_bytes: PositiveInt = Field(20 * _GIB, description="Bytes of one artifact.")
-    fetch_timeout_s: PositiveFloat = Field(3600.0, description="Seconds for one whole fetch.")
+    max_artifact_bytes: PositiveInt = Field(
+        20 * _GIB,
+        description="Bytes of one artifact. A fetch may take an hour, or as long as so many bytes "
+        "take at 6 MiB/s.",
+    )
     disk_floor_bytes: int = Field(
         _GIB, ge=0, description="Free bytes that fetching leaves on the file system."
     )
@@ -98,9 +107,6 @@ class SyncSettings(BaseSettings):
         "warn",
         description="What it means when an alias is to go to a version with another signature: "
         "ignore, warn, or refuse: it stays, if that breaks callers.",
-    )
-    sweep_interval_s: PositiveFloat = Field(
-        300.0, description="Seconds between two clean-ups of artifacts, environments and history."
     )
     promotion_window: str = Field(
         "",
@@ -151,6 +157,11 @@ class SyncSettings(BaseSettings):
         """Refuse promotion windows that cannot be read."""
         parse_windows(text)
         return text
+
+    @property
+    def fetch_timeout_s(self) -> float:
+        """The longest fetch of one artifact, its listings included."""
+        return max(_SHORTEST_FETCH_LIMIT_S, self.max_artifact_bytes / _SLOWEST_FETCH_BYTES_PER_S)
 
     @property
     def ledger_url(self) -> str:

@@ -30,7 +30,7 @@ def misnamed_settings(
     Args:
         settings: The class of all settings.
         names: The names of all variables of the process.
-        former: By the former names of settings, the present ones.
+        former: By the former names of settings, the present ones; empty for what is none any more.
     """
     prefix = settings.model_config["env_prefix"]
     fields = settings.model_fields.items()
@@ -38,7 +38,9 @@ def misnamed_settings(
     for name in sorted(one for one in names if one.startswith(prefix) and one not in known):
         near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
         if name in former:
-            yield f"{name} is ignored: it is called {former[name]} now"
+            now = former[name]
+            reason = f"it is called {now} now" if now else "it is no longer a setting"
+            yield f"{name} is ignored: {reason}"
         elif near:
             yield f"{name} is ignored: no setting has this name; {near[0]} may be meant"
 

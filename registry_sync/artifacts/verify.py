@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from registry_sync.artifacts.manifest import Manifest, differences
-from registry_sync.errors import ArtifactError, DigestMismatchError, UnstampedError
-
-
-class Verdict(StrEnum):
-    """The result of a verification.
-
-    ``STAMPED``: the stamped digest. ``PINNED``: the accepted digest. ``FIRST_SEEN``: no digest was
-    expected, so this one is accepted. ``MISMATCH``: not the expected digest. ``UNSTAMPED``: a stamp
-    is required and missing.
-    """
-
-    STAMPED = "stamped"
-    PINNED = "pinned"
-    FIRST_SEEN = "first_seen"
-    MISMATCH = "mismatch"
-    UNSTAMPED = "unstamped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +12,19 @@ class Verification:
     """The verdict on one artifact.
 
     Attributes:
-        verdict: The result.
         found: Digest of the bytes.
         expected: The expected digest, or None.
-        reason: A sentence for users.
+        reason: Why the bytes are refused, a sentence for users, or empty if they are accepted.
     """
 
-    verdict: Verdict
     found: str
     expected: str | None
-    reason: str
+    reason: str = ""
 
     @property
     def accepted(self) -> bool:
         """Whether the bytes may be stored and served."""
-        return self.verdict not in (Verdict.MISMATCH, Verdict.UNSTAMPED)
-
-    def error(self) -> ArtifactError | None:
-        """Return the error of bytes that are not accepted, or None."""
-        if self.verdict is Verdict.MISMATCH and self.expected is not None:
-            return DigestMismatchError(self.reason, expected=self.expected, found=self.found)
-        return UnstampedError(self.reason) if self.verdict is Verdict.UNSTAMPED else None
+        return not self.reason
 
 
 def verify(
@@ -71,29 +46,20 @@ def verify(
         require_digest: Whether to refuse bytes without a stamp.
         known: A former manifest of the version, to name the files that differ, or None.
     """
+    expected = stamped or accepted
     if stamped is None and require_digest:
         reason = "the publisher stamped no digest, and this node requires one"
-        return Verification(Verdict.UNSTAMPED, found.digest, accepted, reason)
-    if stamp_fixed and accepted is not None and stamped not in (None, accepted):
+    elif stamp_fixed and accepted is not None and stamped not in (None, accepted):
+        expected = accepted
         reason = (
             f"the manifest was altered: it says {stamped}, and this node accepted {accepted} under "
             "this number, which was never gone"
         )
-        return Verification(Verdict.MISMATCH, found.digest, accepted, reason)
-    expected = stamped or accepted
-    if expected is None:
-        reason = "no digest was stamped; these bytes are the first, and are accepted"
-        return Verification(Verdict.FIRST_SEEN, found.digest, None, reason)
-    if expected != found.digest:
+    elif expected is not None and expected != found.digest:
         reason = _mismatch(found, expected, known, by_stamp=stamped is not None)
-        return Verification(Verdict.MISMATCH, found.digest, expected, reason)
-    if stamped:
-        return Verification(
-            Verdict.STAMPED, found.digest, stamped, "the bytes have the digest that was stamped"
-        )
-    return Verification(
-        Verdict.PINNED, found.digest, accepted, "the bytes have the accepted digest"
-    )
+    else:
+        reason = ""
+    return Verification(found.digest, expected, reason)
 
 
 def _mismatch(found: Manifest, expected: str, known: Manifest | None, *, by_stamp: bool) -> str:

@@ -46,8 +46,8 @@ def stamp(
     model, version = at_uri(uri)
     settings = read_settings()
     bootstrap.begin_log(settings)  # to stderr: stdout is the answer's
-    registry = bootstrap.build_registry(settings)
     try:
+        registry = bootstrap.build_registry(settings)
         listed = registry.version(model, version)
         if listed.stamp_problem and not force:
             fail(listed.stamp_problem, ExitStatus.REFUSED)

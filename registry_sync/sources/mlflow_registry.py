@@ -5,25 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import (
-    Callable,
-    Hashable,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from gateway.contract import InvalidReferenceError, parse_model_name, parse_version
 from gateway.system.logs import redacted
 from registry_sync.domain import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion, read_stamp
-from registry_sync.errors import SourceError, error_text
+from registry_sync.errors import SourceError
 from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
+from registry_sync.sources.storage import as_source_error
 
 _MODELS_PER_PAGE = 1000
 _VERSIONS_PER_PAGE = 10_000
@@ -61,26 +55,21 @@ def connect_mlflow(
     *,
     on_call: Callable[[str], None] = lambda _: None,
 ) -> MlflowRegistry:
-    """Return a source for the registry at ``tracking_uri``. Imports mlflow: takes seconds.
+    """Return a source for the MLflow server at ``tracking_uri``.
 
-    Calls no server.
-
-    Args:
-        tracking_uri: ``http(s)://…`` of an MLflow server.
-        environ: The process's environment; see `bound_mlflow`.
-        on_call: As `MlflowRegistry`.
-
-    Raises:
-        SourceError: MLflow does not support the URI.
+    ``environ`` is the process's environment, see `bound_mlflow`; ``on_call`` as `MlflowRegistry`.
     """
     bound_mlflow(environ)
-    from mlflow import MlflowClient
+    name = f"the MLflow registry at {redacted(tracking_uri)}"
 
-    bound_mlflow_answers()
-    name = _named_registry(tracking_uri)
-    with _as_source_error(name, "cannot be used as a registry"):
-        client = MlflowClient(tracking_uri=tracking_uri)
-        return MlflowRegistry(client, name, on_call=on_call)
+    def connect() -> Any:
+        with as_source_error(f"{name} cannot be used as a registry"):
+            from mlflow import MlflowClient
+
+            bound_mlflow_answers()
+            return MlflowClient(tracking_uri=tracking_uri)
+
+    return MlflowRegistry(connect, name, on_call=on_call)
 
 
 class MlflowRegistry:
@@ -88,7 +77,7 @@ class MlflowRegistry:
 
     def __init__(
         self,
-        client: Any,
+        connect: Callable[[], Any],
         name: str = "the MLflow registry",
         *,
         on_call: Callable[[str], None] = lambda _: None,
@@ -97,15 +86,20 @@ class MlflowRegistry:
         """Store.
 
         Args:
-            client: An ``MlflowClient``.
+            connect: Returns an ``MlflowClient``; called at the first call, because importing mlflow
+                takes seconds.
             name: The registry's name in messages.
             on_call: Called with the name of every call to the server, before it is made.
             clock: Epoch seconds.
         """
-        self._client = client
+        self._connect = connect
         self._name = name
         self._on_call = on_call
         self._clock = clock
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._connect()
 
     @property
     def name(self) -> str:
@@ -117,9 +111,6 @@ class MlflowRegistry:
 
         Versions are listed of models that changed since ``before``: with one call each for a few,
         else with one call for all.
-
-        Raises:
-            SourceError: The registry could not be listed completely.
         """
         listed_at = self._clock()
         with self._calling("could not be listed"):
@@ -134,11 +125,7 @@ class MlflowRegistry:
             return replace(found, marks=marks)
 
     def model(self, name: str) -> AspiredModel | None:
-        """Return one model with all its versions, or None if it is missing or a prompt.
-
-        Raises:
-            SourceError: The registry did not answer.
-        """
+        """Return one model with all its versions, or None if it is missing or a prompt."""
         with self._calling(f"did not list the model {name!r}"):
             models = self._search("search_registered_models", 1, filter_string=_named(name))
             if not models:
@@ -204,11 +191,7 @@ class MlflowRegistry:
         raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Return one version, in any state.
-
-        Raises:
-            SourceError: The version is missing or a prompt, or the registry did not answer.
-        """
+        """Return one version, in any state; a prompt has none."""
         with self._calling(f"did not return version {version} of {model!r}"):
             self._on_call("get_model_version")
             found = self._client.get_model_version(model, str(version))
@@ -217,11 +200,7 @@ class MlflowRegistry:
         return _version(found)
 
     def locate(self, model: str, version: int) -> str:
-        """Return the URI of the version's bytes.
-
-        Raises:
-            SourceError: The registry did not answer, or knows no URI.
-        """
+        """See `Source.locate`."""
         with self._calling(f"did not locate version {version} of {model!r}"):
             self._on_call("get_model_version_download_uri")
             return str(self._client.get_model_version_download_uri(model, str(version)))
@@ -245,21 +224,13 @@ class MlflowRegistry:
             return False
 
     def stamp(self, model: str, version: int, digest: str) -> None:
-        """Stamp a version with the tag ``gateway.digest``.
-
-        Raises:
-            SourceError: The registry refused the tag.
-        """
+        """Stamp a version with the tag ``gateway.digest``."""
         with self._calling(f"refused a tag on version {version} of {model!r}"):
             self._on_call("set_model_version_tag")
             self._client.set_model_version_tag(model, str(version), DIGEST_TAG, digest)
 
     def _calling(self, what: str) -> AbstractContextManager[None]:
-        return _as_source_error(self._name, what)
-
-
-def _named_registry(tracking_uri: str) -> str:
-    return f"the MLflow registry at {redacted(tracking_uri)}"
+        return as_source_error(f"{self._name} {what}")
 
 
 def _can_be_named(name: str) -> bool:
@@ -291,17 +262,6 @@ def _unchanged(models: Iterable[Any], before: Aspired | None) -> dict[str, Aspir
         for model in models
         if model.name in before.models and before.marks.get(model.name) == _mark(model)
     }
-
-
-@contextmanager
-def _as_source_error(name: str, what: str) -> Iterator[None]:
-    """Convert any error of MLflow's client to a `SourceError`."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except Exception as error:  # MLflow lets requests, urllib3, JSON and its own errors through
-        raise SourceError(f"{name} {what}: {error_text(error)}") from error
 
 
 def _aspired(

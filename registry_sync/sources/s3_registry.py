@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.contract import InvalidReferenceError
@@ -69,17 +69,21 @@ class _Aliases:
 
 
 def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Registry:
-    """Return a source for ``s3://bucket/prefix``, without any call.
+    """Return a source for ``s3://bucket/prefix``.
 
     Raises:
-        SourceError: The URI has no bucket, or boto3's environment is invalid.
+        SourceError: The URI has no bucket.
     """
     try:
         root = Root.at(uri)
     except InvalidReferenceError as error:
         raise SourceError(str(error)) from error
-    with as_source_error("S3 cannot be used as a registry"):
-        return S3Registry(connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S), root)
+
+    def connect() -> S3Client:
+        with as_source_error("S3 cannot be used as a registry"):
+            return connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S)
+
+    return S3Registry(connect, root)
 
 
 class S3Registry:
@@ -90,15 +94,25 @@ class S3Registry:
     """
 
     def __init__(
-        self, client: S3Client, root: Root, clock: Callable[[], float] = time.time
+        self,
+        connect: Callable[[], S3Client],
+        root: Root,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """``client`` is from `connect_s3`; ``clock`` gives epoch seconds."""
-        self._client = client
+        """``connect`` is called at the first call, since importing boto3 takes a second.
+
+        ``clock`` gives epoch seconds.
+        """
+        self._connect = connect
         self._root = root
         self._clock = clock
         self._stamp = lru_cache(_REMEMBERED)(self._read_manifest)
         self._aliases = lru_cache(_REMEMBERED)(self._read_aliases)
         self._last: Mapping[str, tuple[ModelListing, AspiredModel]] = {}
+
+    @cached_property
+    def _client(self) -> S3Client:
+        return self._connect()
 
     @property
     def name(self) -> str:
@@ -106,11 +120,7 @@ class S3Registry:
         return f"the registry at {self._root.uri}"
 
     def aspired(self, before: Aspired | None = None) -> Aspired:  # noqa: ARG002 - see the class
-        """List all published versions.
-
-        Raises:
-            SourceError: The registry could not be listed completely.
-        """
+        """List all published versions."""
         listed_at = self._clock()
         give_up_at = time.monotonic() + _LISTING_LIMIT_S
         with as_source_error(f"{self.name} could not be listed"):
@@ -135,11 +145,7 @@ class S3Registry:
         return Aspired(models, listed_at, tuple(problems))
 
     def model(self, name: str) -> AspiredModel | None:
-        """Return one model, or None if nothing of it is published.
-
-        Raises:
-            SourceError: The storage did not answer.
-        """
+        """Return one model, or None if nothing of it is published."""
         with as_source_error(f"the model {name!r} could not be listed"):
             try:
                 place = ModelLocation(self._root, check_name(name))
@@ -149,11 +155,7 @@ class S3Registry:
             return self._model(found) if found.published or found.aliases else None
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Return one published version.
-
-        Raises:
-            SourceError: The version is not published, or the storage did not answer.
-        """
+        """Return one published version."""
         place, published = self._published(model, version)
         with as_source_error(f"the manifest of version {version} of {model!r} could not be read"):
             stamp = self._stamp(place, version, published.etag)
@@ -162,11 +164,7 @@ class S3Registry:
         return _version(place, version, published, stamp)
 
     def locate(self, model: str, version: int) -> str:
-        """Return the URI of the version's files.
-
-        Raises:
-            SourceError: The version is not published, or the storage did not answer.
-        """
+        """Return the URI of a published version's files."""
         place, _ = self._published(model, version)
         return place.uri(place.files(version))
 

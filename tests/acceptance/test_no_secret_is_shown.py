@@ -173,7 +173,6 @@ def control_settings(repeating: Repeating, operations_port: int) -> dict[str, st
         "REGISTRY_SYNC_DATABASE_URL": (
             f"postgresql+psycopg://node:{CANARIES['ledger']}@{LEDGER}:{nobody}/ledger"
         ),
-        "REGISTRY_SYNC_SWEEP_INTERVAL_S": "1",
         "REGISTRY_SYNC_UPLOAD_STABLE_S": "0",
         "MLFLOW_TRACKING_USERNAME": CANARIES["username"],
         "MLFLOW_TRACKING_PASSWORD": CANARIES["password"],
@@ -188,6 +187,7 @@ def control_settings(repeating: Repeating, operations_port: int) -> dict[str, st
         "HTTPS_PROXY": f"http://proxy:{CANARIES['proxy']}@127.0.0.1:{nobody}",
         "NO_PROXY": "127.0.0.1",
         "ACCEPTANCE_RAISES": "registry_sync.reconcile.sweep:Sweep.run",
+        "ACCEPTANCE_CONSTANTS": '{"module": "registry_sync.settings", "SWEEP_INTERVAL_S": 1}',
     }
 
 

@@ -66,7 +66,7 @@ class Bucket:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.source: Source = S3Registry(client, Root("contract", "a/prefix/"))
+        self.source: Source = S3Registry(lambda: client, Root("contract", "a/prefix/"))
         self.aliases: dict[str, dict[str, int]] = {}
 
     def publish(self, model: str, version: int) -> None:

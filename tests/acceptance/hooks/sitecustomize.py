@@ -12,7 +12,8 @@ gateway, control plane, forkserver and, by fork, every worker. It changes nothin
   fails; see ``failing_calls`` beside this module.
 * ``ACCEPTANCE_RAISES=<module>:<class>.<method>``: the method raises, with all of the environment
   in a local variable.
-* ``ACCEPTANCE_CONSTANTS=<JSON object>``: these constants of ``gateway.settings`` have these values.
+* ``ACCEPTANCE_CONSTANTS=<JSON object>``: these constants of ``gateway.settings``, or of the
+  ``module`` that it names, have these values.
 """
 
 import importlib
@@ -96,8 +97,8 @@ def _once_imported(module, change):
     class Patched(PathFinder):
         @classmethod
         def find_spec(cls, name, path=None, target=None):
-            spec = super().find_spec(name, path, target)
-            if name == module and spec is not None and spec.loader is not None:
+            spec = super().find_spec(name, path, target) if name == module else None
+            if spec is not None and spec.loader is not None:
                 execute = spec.loader.exec_module
 
                 def exec_module(loaded):
@@ -111,13 +112,15 @@ def _once_imported(module, change):
 
 
 def _set_constants(values):
+    module = values.pop("module", "gateway.settings")
+
     def change(settings):
         for name, value in values.items():
             if not hasattr(settings, name):
-                raise AttributeError(f"gateway.settings has no constant {name}")
+                raise AttributeError(f"{module} has no constant {name}")
             setattr(settings, name, value)
 
-    _once_imported("gateway.settings", change)
+    _once_imported(module, change)
 
 
 if os.environ.get("ACCEPTANCE_DUMPS"):

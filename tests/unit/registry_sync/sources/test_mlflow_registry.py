@@ -80,7 +80,7 @@ def _meant(entity, filter_string):
 def test_versions_are_asked_for_only_where_a_model_shows_a_change():
     names = [f"m{number}" for number in range(3)]
     server = Server([model(name) for name in names], [version(name, 1) for name in names])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     first = registry.aspired()
     assert [call for call, _ in server.calls] == ["models"] * 2 + ["versions"] * 2
     server.calls.clear()
@@ -95,7 +95,7 @@ def test_versions_are_asked_for_only_where_a_model_shows_a_change():
 
 def test_many_changes_or_unfilterable_names_list_all_versions_at_once():
     server = Server([model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     before = registry.aspired()
     server.models[0] = model("a'b\"c", updated=NOW_MS + 1)
     server.calls.clear()
@@ -109,7 +109,7 @@ def test_many_changes_or_unfilterable_names_list_all_versions_at_once():
 
 def test_a_model_with_a_version_that_is_not_ready_is_asked_for_every_time():
     server = Server([model("m")], [pending("m", 1)])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     before = registry.aspired()
     server.versions = [version("m", 1)]
     assert sorted(registry.aspired(before).models["m"].versions) == [1]
@@ -120,7 +120,7 @@ def test_versions_that_stay_unready_cost_no_calls():
     stuck = [version(f"s{n}", 1, status="PENDING_REGISTRATION") for n in range(9)]
     models = [model(one.name, {"champion": "1"}) for one in (*failed, *stuck)]
     server = Server(models, [*failed, *stuck])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     before = registry.aspired()
     server.calls.clear()
     assert registry.aspired(before).models == before.models
@@ -131,7 +131,7 @@ def test_versions_that_stay_unready_cost_no_calls():
 
 def test_an_alias_ahead_of_the_listing_of_versions_is_asked_for_again():
     server = Server([model("m", {"champion": "2"})], [version("m", 1)])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     before = registry.aspired()
     assert before.models["m"].unfollowed == {"champion"}
     server.versions = [version("m", 1), version("m", 2)]
@@ -140,7 +140,7 @@ def test_an_alias_ahead_of_the_listing_of_versions_is_asked_for_again():
 
 def test_one_model_can_be_asked_for():
     server = Server([model("it's"), model("m")], [version("it's", 4), version("m", 1)])
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     found = registry.model("it's")
     assert found is not None
     assert sorted(found.versions) == [4]
@@ -157,7 +157,7 @@ def test_model_made_anew_between_the_listings_keeps_no_old_alias(monkeypatch):
         return search(**options)
 
     monkeypatch.setattr(server, "search_model_versions", made_anew_first)
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(lambda: server)
     assert registry.aspired().models["m"].aliases == {"latest": 1}
     assert server.calls[-1] == ("models", "name = 'm'")
     server.models[0] = model("m", {"champion": "1"})
@@ -175,7 +175,7 @@ def test_a_model_that_is_gone_after_its_versions_were_listed_is_not_listed(monke
         return search(**options)
 
     monkeypatch.setattr(server, "search_model_versions", gone_first)
-    assert set(MlflowRegistry(server).aspired().models) == {"n"}
+    assert set(MlflowRegistry(lambda: server).aspired().models) == {"n"}
 
 
 def test_latest_is_the_highest_ready_version():

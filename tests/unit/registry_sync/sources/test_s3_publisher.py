@@ -49,7 +49,7 @@ def publish(s3, path, version=None, aliases=(), on_bytes=lambda *_: None):
 
 
 def listed(s3):
-    return S3Registry(s3, PLACE.root).aspired().models.get(PLACE.model)
+    return S3Registry(lambda: s3, PLACE.root).aspired().models.get(PLACE.model)
 
 
 def test_a_published_folder_is_listed_with_its_digest_and_aliases(s3, folder):

@@ -27,7 +27,7 @@ def s3():
 
 @pytest.fixture
 def source(s3):
-    return S3Registry(s3, Root("bucket", "reg/"), clock=lambda: 5.0)
+    return S3Registry(lambda: s3, Root("bucket", "reg/"), clock=lambda: 5.0)
 
 
 def publish(s3, model, version, manifest=None):
@@ -259,7 +259,7 @@ def test_a_prefix_may_be_empty(s3):
     assert ModelLocation.at("s3://b/m") == ModelLocation(Root("b", ""), "m")
     assert ModelLocation.at("s3://b/x/y/m/") == ModelLocation(Root("b", "x/y/"), "m")
     s3.put("m/1.manifest", MANIFEST.text().encode())
-    found = S3Registry(s3, Root("b", "")).aspired().models["m"].versions[1]
+    found = S3Registry(lambda: s3, Root("b", "")).aspired().models["m"].versions[1]
     assert found.location == "s3://b/m/1"
 
 
@@ -271,5 +271,5 @@ def test_tracking_uri_selects_the_source(monkeypatch, uri, kind, stable_after_s)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("REGISTRY_SYNC_TRACKING_URI", uri)
     settings = SyncSettings()
-    assert isinstance(build_registry(settings)._registry, kind)
+    assert isinstance(build_registry(settings), kind)
     assert build_fetcher(settings)._limits.stable_after_s == stable_after_s

@@ -18,7 +18,7 @@ def failing(*_, **__):
     log.warning("fetch.resumed", token="Bearer c4nary")
     raise SourceError("it does not answer")
 
-bootstrap.LazyRegistry.version = failing
+bootstrap.build_registry = failing
 bootstrap.build_publisher = failing
 cli.main()
 """
