@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from pydantic import SecretStr
@@ -27,6 +28,7 @@ from gateway.system import (
     read_node_id,
     sole_owner,
 )
+from gateway.system.http1 import Server
 from gateway.system.logs import (
     LogWriter,
     configure_logging,
@@ -169,15 +171,8 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
                 settings.operations_socket, CONTROL_PLANE, cost=_WITHOUT_OPERATIONS
             ) as local:
                 node_id = read_node_id(settings.node_dir, damaged, must_be_kept=True)
-                serving = _serve(
-                    settings,
-                    node_id,
-                    (local, tcp),
-                    threads=threads,
-                    damaged=damaged,
-                    limits=limits,
-                )
-                status = _run(serving)
+                listeners = _Listeners(local, tcp, limits)
+                status = _run(_serve(settings, node_id, listeners, threads, damaged))
         finally:
             ended = threads.close(timeout_s=_STOP_PATIENCE_S)
             _log.info("control_plane.stopped", threads_ended=ended)
@@ -228,16 +223,22 @@ def _is_held_up() -> bool:
     return any(not one.daemon for one in others)
 
 
+class _Listeners(NamedTuple):
+    """The socket for operators of this node, the one for everybody, or None, and their limits."""
+
+    local: socket.socket | None
+    tcp: socket.socket | None
+    limits: ListenerLimits
+
+
 async def _serve(
     settings: SyncSettings,
     node_id: str,
-    listeners: tuple[socket.socket | None, socket.socket | None],
-    *,
+    listeners: _Listeners,
     threads: Threads,
     damaged: DamagedFiles,
-    limits: ListenerLimits,
 ) -> None:
-    """Serve until a signal. ``listeners`` as in `_work`.
+    """Serve until a signal.
 
     Raises:
         SyncError: The ledger or the store cannot be used as they are.
@@ -246,68 +247,24 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    registry = build_registry(settings)
     store = ArtifactStore(
         settings.node_dir, budget_bytes=settings.disk_budget_bytes, damaged_files=damaged
     )
     environments = build_environments(settings)
     holds_file = HoldsFile(settings.node_dir / "holds.json", damaged)
     await threads.ledger(set_aside_damaged, settings.ledger_url, settings.node_dir, damaged)
-    ledger = Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file)
     target = GatewayClient(settings.gateway_socket)
-    plane = _control_plane(
-        settings,
-        store=store,
-        ledger=ledger,
-        holds_file=holds_file,
-        target=target,
-        threads=threads,
-        environments=environments,
-        damaged=damaged,
-    )
-    try:
-        await (
-            plane.reconciler.journal.open()
-        )  # first: a ledger that refuses this release leaves no folders
-        await threads.ledger(store.open)
-        await threads.ledger(environments.open)
-        _, tcp = listeners
-        _log.info(
-            "control_plane.started",
-            node_id=node_id,
-            tracking_uri=settings.tracking_uri,
-            poll_interval_s=settings.poll_interval_s,
-            operations="http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None,
-        )
-        await _work(settings, plane, node_id, listeners, stop, limits=limits)
-    finally:
-        await target.close()
-        with contextlib.suppress(RuntimeError):  # the pool may be closed by then
-            await plane.reconciler.journal.close()
-
-
-def _control_plane(
-    settings: SyncSettings,
-    *,
-    store: ArtifactStore,
-    ledger: Ledger,
-    holds_file: HoldsFile,
-    target: GatewayClient,
-    threads: Threads,
-    environments: Environments,
-    damaged: DamagedFiles,
-) -> ControlPlane:
-    registry = build_registry(settings)
-    intake = Ingestion(
+    plane = build(
         source=registry,
-        fetcher=build_fetcher(settings),
+        intake=Ingestion(
+            source=registry,
+            fetcher=build_fetcher(settings),
+            store=store,
+            require_digest=settings.require_digest,
+        ),
         store=store,
-        require_digest=settings.require_digest,
-    )
-    return build(
-        source=registry,
-        intake=intake,
-        store=store,
-        ledger=ledger,
+        ledger=Ledger(settings.ledger_url, node_id=node_id, clock=time.time, holds_file=holds_file),
         target=target,
         threads=threads,
         environments=environments,
@@ -327,20 +284,53 @@ def _control_plane(
         damaged_files=damaged,
         clock=time.time,
     )
+    journal = plane.reconciler.journal
+    try:
+        await journal.open()  # first: a ledger that refuses this release leaves no folders
+        await threads.ledger(store.open)
+        await threads.ledger(environments.open)
+        _log.info(
+            "control_plane.started",
+            node_id=node_id,
+            tracking_uri=settings.tracking_uri,
+            poll_interval_s=settings.poll_interval_s,
+            operations=_address(listeners.tcp),
+        )
+        await _work(settings, plane, _servers(settings, plane, node_id, listeners), stop)
+    finally:
+        await target.close()
+        with contextlib.suppress(RuntimeError):  # the pool may be closed by then
+            await journal.close()
+
+
+def _address(tcp: socket.socket | None) -> str | None:
+    return "http://{}:{}".format(*tcp.getsockname()[:2]) if tcp else None
+
+
+def _servers(
+    settings: SyncSettings, plane: ControlPlane, node_id: str, listeners: _Listeners
+) -> list[tuple[Server, socket.socket]]:
+    """Return the server of each listener."""
+    local, tcp, limits = listeners
+    webhooks = _webhooks(settings, plane) if tcp else ()
+    operators = create_app(
+        Operations(plane.view, plane.operators, node_id, settings.tracking_uri, webhooks)
+    )
+    servers = [(local_server(operators, limits.local), local)] if local is not None else []
+    if tcp is not None:
+        token = _plain(settings.operations_token)
+        server = tcp_server(webhooks=webhooks, operators=operators, token=token, limits=limits.tcp)
+        servers.append((server, tcp))
+    return servers
 
 
 async def _work(
     settings: SyncSettings,
     plane: ControlPlane,
-    node_id: str,
-    listeners: tuple[socket.socket | None, socket.socket | None],
+    servers: Sequence[tuple[Server, socket.socket]],
     stop: asyncio.Event,
-    *,
-    limits: ListenerLimits,
 ) -> None:
     """Follow, poll and answer operators and webhooks until ``stop``.
-
-    ``listeners``: the one for operators of this node, and the one for everybody, if there are.
 
     Raises:
         RuntimeError: A listener, or the work itself, ended before ``stop``.
@@ -355,23 +345,13 @@ async def _work(
         jitter=random.random,
         clock=time.time,
     )
-    local, tcp = listeners
-    webhooks = _webhooks(settings, plane) if tcp else ()
-    operators = create_app(
-        Operations(plane.view, plane.operators, node_id, settings.tracking_uri, webhooks)
-    )
-    servers = [(local_server(operators, limits.local), local)] if local is not None else []
-    if tcp is not None:
-        token = _plain(settings.operations_token)
-        server = tcp_server(webhooks=webhooks, operators=operators, token=token, limits=limits.tcp)
-        servers.append((server, tcp))
     following = asyncio.ensure_future(plane.reconciler.run())
     scheduling = asyncio.ensure_future(schedule.run())
     serving = [asyncio.ensure_future(server.serve(one)) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
+    working = (following, scheduling, *serving)
     try:
-        tasks = (following, scheduling, *serving, stopping)
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((*working, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
         _log.info("control_plane.stopping")
         plane.reconciler.threads.stop()
@@ -379,16 +359,10 @@ async def _work(
         for server, _ in servers:
             server.stop()
         stopping.cancel()
-        failed = next(
-            (
-                error
-                for task in (following, scheduling, *serving)
-                if task.done() and not task.cancelled() and (error := task.exception()) is not None
-            ),
-            None,
-        )
+        ended = (one for one in working if one.done() and not one.cancelled())
+        failed = next(filter(None, (one.exception() for one in ended)), None)
         following.cancel()
-        await asyncio.gather(following, scheduling, *serving, stopping, return_exceptions=True)
+        await asyncio.gather(*working, stopping, return_exceptions=True)
     if failed:
         raise failed
     if not stop.is_set():

@@ -68,8 +68,7 @@ class ArtifactError(SyncError):
 
     Attributes:
         transient: Whether a later attempt may succeed; if not, the same bytes would fail again.
-        listing: Mark of the remote listing of the bytes (`FetchedArtifact.listing`), or None if
-            unknown.
+        listing: Mark of the remote listing (`FetchedArtifact.listing`), or None if unknown.
     """
 
     transient: bool = False
@@ -127,9 +126,7 @@ class PublishError(SyncError):
 class EnvironmentFailedError(SyncError):
     """A version's own environment could not be built.
 
-    Attributes:
-        transient: Whether a later attempt may succeed.
-        failure: The recorded kind of a permanent failure.
+    ``failure`` is the recorded kind of a permanent failure.
     """
 
     FAILED = "own_environment"
@@ -148,9 +145,7 @@ class StoreError(SyncError):
 class RolloutRejectedError(SyncError):
     """The gateway refused a change, and serves what it served before.
 
-    Attributes:
-        code: The machine code of the refusal.
-        generation: The generation of the gateway's route table, or None if unknown.
+    ``code`` is the refusal's; ``generation`` the route table's, or None if unknown.
     """
 
     def __init__(self, code: str, message: str, *, generation: int | None = None) -> None:

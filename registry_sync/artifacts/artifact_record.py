@@ -34,8 +34,6 @@ class Acceptance:
     """The acceptance of an artifact's digest for a version.
 
     Attributes:
-        model: The registered model.
-        version: The model version.
         listing: Mark of the remote listing at the fetch (`FetchedArtifact.listing`).
         expected_digest: The stamped or formerly accepted digest, or None.
         stamped: Whether ``expected_digest`` came from the publisher.
@@ -57,9 +55,6 @@ class StoredArtifact:
     """One complete artifact of the store.
 
     Attributes:
-        digest: ``sha256:…``.
-        path: Its folder.
-        size_bytes: Bytes of its files.
         description: See `registry_sync.artifacts.description`.
         accepted: Acceptances, at most one per (model, version).
         stored_at: Epoch seconds of its addition to the store.

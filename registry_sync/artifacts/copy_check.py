@@ -15,12 +15,9 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def what_differs(
     folder: Path, promised: Mapping[str, str], check: Callable[[], object]
 ) -> str | None:
-    """Return the first difference from the manifest, as a clause, or None.
+    """Return the first difference of a folder from its manifest's files, as a clause, or None.
 
-    Args:
-        folder: The artifact.
-        promised: SHA-256 by relative path, as in `Manifest.files`.
-        check: Called between blocks; an error from it ends the verification.
+    ``check`` is called between blocks; an error from it ends the verification.
 
     Raises:
         OSError: The system refused to read something.

@@ -26,10 +26,9 @@ _MAX_NAMED_FILES = 3
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The files of one artifact.
+    """The files of one artifact: SHA-256 (64 hexadecimal digits) by path.
 
-    Attributes:
-        files: SHA-256 (64 hexadecimal digits) by relative path, in byte order of the paths.
+    They are in byte order of the paths.
     """
 
     files: Mapping[str, str]
@@ -71,12 +70,9 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class FetchedArtifact:
-    """The result of a fetch.
+    """The result of a fetch: a folder with its manifest, whose ``digest`` is the artifact's.
 
     Attributes:
-        folder: Folder of the files.
-        manifest: Their manifest; its ``digest`` is the artifact's.
-        size_bytes: Bytes of all files.
         listing: Mark of the remote listing, to be compared with `Fetcher.remote_listing` later, or
             None if the storage offers neither ETag nor time.
         stable: Whether the upload has been unchanged for long enough.

@@ -35,12 +35,7 @@ ReadSibling = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A requirement or a constraint.
-
-    Attributes:
-        requirement: The requirement, with its name normalised.
-        hashes: The ``--hash`` options, each after a space.
-    """
+    """A requirement or a constraint with a normalised name; its ``--hash`` options after spaces."""
 
     requirement: Requirement
     hashes: str = ""
@@ -55,8 +50,7 @@ class RequirementsFile:
     """The sorted lines, each list in the file's order.
 
     Attributes:
-        requirements: Requirements.
-        constraints: Constraints, which bound versions and require nothing.
+        constraints: Lines which bound versions and require nothing.
         indexes: Options that name package indexes on https.
         sourcing: Ignored options about the origin of packages.
         unread: All other lines.

@@ -82,10 +82,8 @@ _log = structlog.get_logger("registry_sync.artifacts.store")
 class StoreUse:
     """How full the artifact store is, in bytes.
 
-    Attributes:
-        stored_bytes: Bytes of stored artifacts, damaged and half-removed ones included.
-        coming_bytes: Bytes reserved for fetches.
-        budget_bytes: Limit of their sum; 0 for no limit.
+    ``stored_bytes`` include damaged and half-removed artifacts, ``coming_bytes`` are reserved for
+    fetches, and ``budget_bytes`` limit their sum; 0 for no limit.
     """
 
     stored_bytes: int
@@ -124,11 +122,7 @@ class ArtifactStore:
     ) -> None:
         """Store; `open` does the work.
 
-        Args:
-            node_dir: The node's folder.
-            clock: Epoch seconds.
-            budget_bytes: Limit of stored and reserved bytes; 0 for no limit.
-            damaged_files: Reports damaged records.
+        ``clock`` gives epoch seconds; ``budget_bytes`` limit stored and reserved bytes, if not 0.
         """
         self._artifacts = node_dir / "artifacts"
         self._incoming = node_dir / "incoming"
@@ -197,10 +191,9 @@ class ArtifactStore:
                 self._coming.pop(path, None)
 
     def book(self, folder: Path, total_bytes: int) -> int:
-        """Reserve ``total_bytes`` for a path of `incoming`, if the budget allows.
+        """Reserve bytes for a path of `incoming`; return 0, or how many are missing of the budget.
 
-        Returns:
-            0, or the number of bytes that are missing; then nothing is reserved.
+        Then nothing is reserved.
         """
         with self._counting:
             others = sum(size for path, size in self._coming.items() if path != folder)
@@ -312,9 +305,7 @@ class ArtifactStore:
     def compare(self, digest: str, check: Callable[[], object]) -> str | None:
         """Verify the bytes of an artifact; return the damage as a clause, or None.
 
-        Args:
-            digest: The artifact.
-            check: Called between blocks; an error from it ends the verification.
+        ``check`` is called between blocks; an error from it ends the verification.
 
         Raises:
             StoreError: The artifact cannot be read, or a newer release wrote it.
@@ -394,10 +385,7 @@ class ArtifactStore:
             self._drop(digest)
 
     def drop_damaged(self, digest: str) -> StoredArtifact | None:
-        """Remove an artifact unless it is complete, and set its record aside.
-
-        Returns:
-            The complete artifact, or None.
+        """Return an artifact that is complete; remove any other, and set its record aside.
 
         Raises:
             StoreError: The disk refused.

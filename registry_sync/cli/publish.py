@@ -166,18 +166,9 @@ def publish(
 
 
 class PublishedVersion(BaseModel):
-    """A publication.
+    """A publication: not ``uploaded`` if the same bytes were published under that number before.
 
-    Attributes:
-        model: The model's name.
-        version: The version's number.
-        digest: The digest of the artifact, which its manifest stamps.
-        location: The URI of the files.
-        files: The number of files.
-        size_bytes: Bytes of all files.
-        uploaded: False if the same bytes were published under that number before.
-        aliases: The aliases that point at the version now.
-        guarded: False if the storage ignores conditional writes.
+    ``aliases`` point at the version now; not ``guarded`` if the storage ignores conditional writes.
     """
 
     model: str

@@ -133,8 +133,7 @@ class Backlog:
     async def recall(self) -> bool:
         """Read the backlog of an earlier process from the holds file, once.
 
-        Returns:
-            Whether this call read it.
+        Returns whether this call read it.
 
         Raises:
             LedgerError: The file cannot be read now. A damaged file raises nothing: the ledger
@@ -163,10 +162,7 @@ class Backlog:
         return True
 
     async def record(self) -> bool:
-        """Record all decisions and the oldest moves, in order.
-
-        Returns:
-            Whether moves remain for a later call.
+        """Record all decisions and the oldest moves, in order; return whether moves remain.
 
         Raises:
             LedgerError: The ledger failed; the backlog stays.

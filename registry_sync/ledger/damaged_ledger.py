@@ -34,10 +34,7 @@ _WITHOUT_JOURNAL = (
 def set_aside_damaged(url: str, node_dir: Path, damaged: DamagedFiles) -> None:
     """Set aside a damaged SQLite ledger, and journals that are not plain files.
 
-    Args:
-        url: SQLAlchemy's; other databases are ignored.
-        node_dir: The node's folder. An empty ledger of a used node counts as damaged.
-        damaged: Reports the files.
+    Other databases are ignored. An empty ledger of a used node counts as damaged.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):

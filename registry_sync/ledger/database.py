@@ -129,10 +129,8 @@ class Database:
     def __init__(self, url: str | URL, *, made: bool = False, unfenced: bool = False) -> None:
         """Store.
 
-        Args:
-            url: SQLAlchemy's.
-            made: Whether the database was made or migrated, and `ensure` has not returned that yet.
-            unfenced: Whether connections were cut, so that their transactions may still go on.
+        ``made``: it was made or migrated, and `ensure` has not returned that yet; ``unfenced``: its
+        connections were cut, so that their transactions may still go on.
         """
         self._url = make_url(url)
         self._engine: Engine | None = None

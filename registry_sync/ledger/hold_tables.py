@@ -28,10 +28,7 @@ from registry_sync.ledger.tables import freezes, holds
 class HoldTables:
     """Reads and writes holds and freezes in the transactions of its caller.
 
-    Attributes:
-        holds: Rows of holds.
-        freezes: Rows of freezes.
-        copy_is_due: Whether the holds file lacks the latest holds.
+    ``copy_is_due`` while the holds file lacks the latest holds.
     """
 
     def __init__(

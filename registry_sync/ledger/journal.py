@@ -115,7 +115,7 @@ class Journal:
             LedgerSetupError: The process must not start: no later attempt can succeed.
         """
         try:
-            await self._calls.call(self._ledger.open)
+            await self._calls.call(self._ensure)
         except LedgerSetupError:
             raise
         except LedgerError as error:
@@ -128,10 +128,8 @@ class Journal:
     async def refresh(self, artifacts: Iterable[StoredArtifact], listing: Aspired | None) -> bool:
         """Update `view`; make and fill a ledger that was lost.
 
-        A ledger that refuses writes, such as a full one, is read all the same; `trouble` says so.
-
-        Returns:
-            Whether `view` has everything that was written to the ledger.
+        Returns whether `view` has everything that was written to the ledger. A ledger that refuses
+        writes, such as a full one, is read all the same; `trouble` says so.
         """
         try:
             await self._recall()
@@ -193,7 +191,7 @@ class Journal:
 
     async def _read_models(self) -> None:
         models, self._stale_models = frozenset(self._stale_models), set()  # as above
-        parts = view_by_model(await self._calls.call(self._ledger.view_of, models))
+        parts = view_by_model(await self._calls.call(self._ledger.view, models))
         changed = set()
         for model in models:
             view = self._with_unwritten(parts.get(model, LedgerView()), model)
@@ -211,8 +209,7 @@ class Journal:
     ) -> LedgerError | None:
         """Fill a new ledger; the next pass tries again after a failure.
 
-        Returns:
-            Why a ledger with accepted digests refuses the missing ones, or None.
+        Returns why a ledger with accepted digests refuses the missing ones, or None.
 
         Raises:
             LedgerError: The ledger cannot be read, or is empty and refuses writes.
@@ -283,10 +280,9 @@ class Journal:
         generation: int,
         busy: Callable[[ActiveAlias], bool],
     ) -> bool:
-        """Record the active aliases that the ledger lacks. Requires an up-to-date `view`.
+        """Record the active aliases that the ledger lacks; return whether it has all of them now.
 
-        Returns:
-            Whether the ledger recorded all of them.
+        Requires an up-to-date `view`.
         """
         for active in serves:
             last = self.view_of(active.model).last_active.get((active.model, active.alias))
@@ -320,10 +316,8 @@ class Journal:
     async def note_aspired(self, aspired: Aspired, model: str) -> bool:
         """Record the aspired versions of holds that were made without a listing.
 
-        Such a hold ends when the registry moves the alias, not when it is first listed.
-
-        Returns:
-            Whether the ledger recorded all of them.
+        Such a hold ends when the registry moves the alias, not when it is first listed. Returns
+        whether the ledger recorded all of them.
         """
         view = self.view_of(model)
         for hold in [one for one in view.holds.values() if one.aspired_version is None]:
@@ -353,12 +347,8 @@ class Journal:
     ) -> None:
         """Record a move of an alias, as soon as the ledger answers.
 
-        Args:
-            active: The alias after the move.
-            asked_by: Initiator of the move.
-            generation: Generation of the first route table with the move.
-            durations_s: Seconds by phase, or None if unknown.
-            pinned: Whether an operator's pin made the move.
+        ``generation`` is that of the first route table with the move, ``durations_s`` are by phase,
+        and ``pinned`` says whether an operator's pin made it.
         """
         moved = self._activation(active, asked_by, generation, durations_s, pinned=pinned)
         if not await self.write(active.model, self._ledger.activated, moved):
@@ -393,11 +383,7 @@ class Journal:
     # --- decisions --------------------------------------------------------------------------------
 
     async def carry_out(self, change: HoldChange) -> str | None:
-        """Apply a decision to `view` and record it.
-
-        Returns:
-            Why it is not recorded yet, or None if it is.
-        """
+        """Apply a decision to `view` and record it; return why it is not recorded yet, or None."""
         self._backlog.decided(change)
         self._apply(change.model, lambda view: view.with_change(change))
         unrecorded = await self._record(change)

@@ -27,11 +27,10 @@ from registry_sync.domain import (
     Rollback,
 )
 from registry_sync.errors import LedgerError
-from registry_sync.ledger.database import Database, LedgerSetupError
+from registry_sync.ledger.database import Database
 from registry_sync.ledger.hold_tables import HoldTables
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.ledger.rows import (
-    accepted_of,
     accepted_values,
     decisions_of_freeze,
     decisions_of_hold,
@@ -102,19 +101,6 @@ class Ledger:
                 pass
         return made
 
-    def open(self) -> None:
-        """Open the ledger at the start of the process; a database may also come up later.
-
-        Raises:
-            LedgerSetupError: The process must not start: no later attempt can succeed.
-        """
-        try:
-            self.ensure()
-        except LedgerSetupError:
-            raise
-        except LedgerError:
-            return
-
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
@@ -127,10 +113,8 @@ class Ledger:
     def abandon(self) -> Callable[[], None]:
         """Fail the call of a thread that waits for an answer; `ensure` connects anew.
 
-        The write of that thread may happen or not; `ensure` waits until that is certain.
-
-        Returns:
-            The call with which that thread releases its connections.
+        The write of that thread may happen or not; `ensure` waits until that is certain. The
+        returned call releases that thread's connections.
         """
         abandoned, self._database = self._database, self._database.abandon()
         self._holds.copy_is_due = True
@@ -138,21 +122,14 @@ class Ledger:
 
     # --- the view ---------------------------------------------------------------------------------
 
-    def view(self) -> LedgerView:
-        """Return the records in force."""
-        return self._view(None)
-
-    def view_of(self, models: AbstractSet[str]) -> LedgerView:
-        """Return the records in force of some models, without the freeze."""
-        return self._view(models)
-
-    def _view(self, models: AbstractSet[str] | None) -> LedgerView:
+    def view(self, models: AbstractSet[str] | None = None) -> LedgerView:
+        """Return the records in force, or those of some models, without the freeze."""
         of_models = _of_models(models)
-        quarantined = self._quarantines.in_force().order_by(quarantines.c.id)
+        in_force = self._quarantines.in_force().order_by(quarantines.c.id)
         automatic = self._holds.holds.select(asked_by=str(Initiator.GATEWAY))
         queries = {
             "accepted": of_models(self._accepted.select(), accepted_digests),
-            "quarantines": of_models(quarantined, quarantines),
+            "quarantines": of_models(in_force, quarantines),
             "rejections": of_models(self._rejections.in_force(), rejections),
             "holds": of_models(self._holds.holds.in_force(), holds),
             "last_active": of_models(self._last_activations(models), activations),
@@ -161,17 +138,17 @@ class Ledger:
         with self._database.transaction() as connection:
             rows = {name: connection.execute(query).all() for name, query in queries.items()}
             freeze = None if models is not None else self._holds.freeze_in_force(connection)
+        accepted = [record_of(AcceptedDigest, row) for row in rows["accepted"]]
+        quarantined = [record_of(Quarantine, row) for row in rows["quarantines"]]
         rejected = [record_of(Rejection, row) for row in rows["rejections"]]
+        held = [record_of(Hold, row) for row in rows["holds"]]
+        last_active = [record_of(Activation, row) for row in rows["last_active"]]
         return LedgerView(
-            accepted={(row.model, row.version): accepted_of(row) for row in rows["accepted"]},
-            quarantines={
-                (row.model, row.version): record_of(Quarantine, row) for row in rows["quarantines"]
-            },
+            accepted={(one.model, one.version): one for one in accepted},
+            quarantines={(one.model, one.version): one for one in quarantined},
             rejections={(one.model, one.version, one.digest): one for one in rejected},
-            holds={(row.model, row.alias): record_of(Hold, row) for row in rows["holds"]},
-            last_active={
-                (row.model, row.alias): record_of(Activation, row) for row in rows["last_active"]
-            },
+            holds={(one.model, one.alias): one for one in held},
+            last_active={(one.model, one.alias): one for one in last_active},
             freeze=freeze,
             automatic_rollbacks=frozenset(
                 (row.model, row.alias, row.at) for row in rows["automatic_rollbacks"]
@@ -240,11 +217,7 @@ class Ledger:
         *,
         ended_by: str = Initiator.POLL,
     ) -> bool:
-        """Release a version's rejections, of one digest or, with None, of all.
-
-        Returns:
-            Whether there was one.
-        """
+        """Release a version's rejections, of one digest or of all; return whether there was one."""
         of = _given(model=model, version=version, digest=digest)
         with self._database.transaction() as connection:
             return self._rejections.end(connection, ended_by=ended_by, **of)

@@ -1,12 +1,12 @@
 """Rows of the ledger's tables for the records, and records for the rows.
 
-The columns of a record's table have the names of its fields.
+The columns of a record's table have the names of its fields, but for `accepted_at`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -40,11 +40,16 @@ _Record = TypeVar(
 def values_of(record: _Record) -> Values:
     """Return the row of a record."""
     return {
-        field.name: _column(field.name, getattr(record, field.name)) for field in fields(record)
+        _column(field.name): _value(field.name, getattr(record, field.name))
+        for field in fields(record)
     }
 
 
-def _column(name: str, value: Any) -> Any:
+def _column(field: str) -> str:
+    return "at" if field == "accepted_at" else field
+
+
+def _value(name: str, value: Any) -> Any:
     if isinstance(value, StrEnum):
         return str(value)
     if name == "durations_s":
@@ -54,7 +59,7 @@ def _column(name: str, value: Any) -> Any:
 
 def record_of(kind: type[_Record], row: Row[Any]) -> _Record:
     """Return the record of a row; a field that an older release left empty has its default."""
-    values = {field: getattr(row, field.name) for field in fields(kind)}
+    values = {field: getattr(row, _column(field.name)) for field in fields(kind)}
     return kind(
         **{
             field.name: value
@@ -70,25 +75,9 @@ def _is_required(field: Any) -> bool:
 
 def accepted_values(accepted: AcceptedDigest, *, at: float) -> Values:
     """Return the row of a digest that was accepted ``at`` these epoch seconds, or earlier."""
-    values = values_of(accepted)
-    accepted_at = values.pop("accepted_at")
-    return {**values, "at": at if accepted_at is None else accepted_at}
-
-
-def accepted_of(row: Row[Any]) -> AcceptedDigest:
-    """Return the accepted digest of a row."""
-    return AcceptedDigest(
-        row.model,
-        row.version,
-        row.digest,
-        row.expected_digest,
-        bool(row.stamped),
-        row.listing,
-        row.creation,
-        row.gone_at,
-        bool(row.superseded),
-        row.at,
-    )
+    if accepted.accepted_at is None:
+        accepted = replace(accepted, accepted_at=at)
+    return values_of(accepted)
 
 
 # --- decisions ------------------------------------------------------------------------------------

@@ -102,11 +102,7 @@ class EndableTable(NodeTable):
     ) -> bool:
         """Release the rows in force with these values; return whether there were any.
 
-        Args:
-            connection: The transaction.
-            ended_by: Initiator, or None where another row replaces the released one.
-            ended_at: Epoch seconds, or None for now.
-            values: By column.
+        ``ended_by`` is None where another row replaces the released one; ``ended_at`` None is now.
         """
         by = {} if ended_by is None else {"ended_by": str(ended_by)}
         done = connection.execute(

@@ -59,11 +59,7 @@ _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What the routes work with.
-
-    Attributes:
-        webhooks: Those that there are.
-    """
+    """What the routes work with."""
 
     view: NodeView
     operators: Operators
@@ -84,7 +80,13 @@ def create_app(operations: Operations) -> FastAPI:
     @app.get("/state", response_model=State)
     async def state() -> Response:
         """Return the state of this node: registry, aliases, and steps under way."""
-        return await _state(operations)
+        document = await state_document(
+            operations.view,
+            node_id=operations.node_id,
+            tracking_uri=operations.tracking_uri,
+            webhooks=[one.state for one in operations.webhooks],
+        )
+        return Response(document, media_type="application/json")
 
     @app.get("/health/ready")
     async def ready() -> Readiness:
@@ -128,16 +130,6 @@ def _selector(text: str | None) -> Selector | None:
         return None if text is None else parse_selector(text)
     except InvalidReferenceError as error:
         raise UnknownError(f"{text!r} is neither a version nor an alias: {error}") from error
-
-
-async def _state(operations: Operations) -> Response:
-    document = await state_document(
-        operations.view,
-        node_id=operations.node_id,
-        tracking_uri=operations.tracking_uri,
-        webhooks=[one.state for one in operations.webhooks],
-    )
-    return Response(document, media_type="application/json")
 
 
 def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:

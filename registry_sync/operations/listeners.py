@@ -54,9 +54,7 @@ class ListenerLimits:
     def within(self, open_files: int) -> ListenerLimits:
         """Return limits that leave files for the work, in the same proportion.
 
-        Args:
-            open_files: The process's limit of open files. A few connections always remain, so that
-                operators can see what is wrong.
+        A few connections always remain, so that operators can see what is wrong.
         """
         share = min(1.0, max(0, open_files - FILES_OF_WORK) / self.files)
         tcp, local = (max(_FEWEST, int(one.most * share)) for one in (self.tcp, self.local))

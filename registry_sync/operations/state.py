@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from registry_sync.domain import (
     Activation,
@@ -233,16 +234,7 @@ _SHOWN_BY_OTHERS = frozenset(
 
 
 def _decided(one: Decision) -> HistoryEntry:
-    return HistoryEntry(
-        at=one.at,
-        what=one.what,
-        model=one.model,
-        alias=one.alias,
-        version=one.version,
-        asked_by=one.asked_by,
-        outcome="complete",
-        reason=one.reason,
-    )
+    return HistoryEntry(outcome="complete", **asdict(one))
 
 
 def _moved(one: Activation) -> HistoryEntry:
@@ -262,14 +254,5 @@ def _moved(one: Activation) -> HistoryEntry:
 
 
 def _tried(one: Attempt) -> HistoryEntry:
-    return HistoryEntry(
-        at=one.started_at,
-        what=one.action,
-        model=one.model,
-        alias=one.alias,
-        version=one.version,
-        asked_by=one.asked_by,
-        outcome=one.outcome,
-        reason=one.reason,
-        durations_s=dict(one.durations_s),
-    )
+    fields = asdict(one)
+    return HistoryEntry(at=fields.pop("started_at"), what=fields.pop("action"), **fields)

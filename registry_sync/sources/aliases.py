@@ -16,11 +16,8 @@ def read_aliases(
 ) -> tuple[dict[str, int], set[str], list[str]]:
     """Return the aliases of ready versions, all other aliases, and their problems.
 
+    ``listed`` has the unchecked targets of the aliases, ``statuses`` the status of each version.
     ``latest`` is the highest ready version, if there is one.
-
-    Args:
-        listed: The targets of the aliases, unchecked.
-        statuses: The status of each listed version.
     """
     aliases: dict[str, int] = {}
     unfollowed: set[str] = set()

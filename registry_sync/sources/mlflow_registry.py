@@ -86,8 +86,7 @@ class MlflowRegistry:
         """Store.
 
         Args:
-            connect: Returns an ``MlflowClient``; called at the first call, because importing mlflow
-                takes seconds.
+            connect: Returns an ``MlflowClient``, at the first call: importing mlflow takes seconds.
             name: The registry's name in messages.
             on_call: Called with the name of every call to the server, before it is made.
             clock: Epoch seconds.
@@ -272,11 +271,8 @@ def _aspired(
 ) -> Aspired:
     """Join the listings of models and versions; a model only in the latter is ignored.
 
-    Args:
-        models: The models.
-        versions: The versions of every model outside ``known``.
-        listed_at: Epoch seconds at which the listing of models began.
-        known: Unchanged models.
+    ``versions`` are of every model outside ``known``, which are unchanged; the listing of models
+    began at ``listed_at`` (epoch seconds).
     """
     by_model: dict[str, list[Any]] = {}
     for version in versions:

@@ -39,12 +39,7 @@ class ChangedError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The location of a registry.
-
-    Attributes:
-        bucket: The bucket.
-        prefix: Prefix of every key; empty, or ends in ``/``.
-    """
+    """The location of a registry; ``prefix`` of every key is empty, or ends in ``/``."""
 
     bucket: str
     prefix: str
@@ -134,7 +129,6 @@ class ModelListing:
     """The content of a model's folder.
 
     Attributes:
-        place: The model.
         published: Versions with a manifest.
         uploads: Versions with files, published or not.
         aliases: ETag of the aliases, or None if there are none.
@@ -168,12 +162,8 @@ def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> 
     """Return the content of every model's folder.
 
     One call lists a thousand objects of many models. The folder of a model with more objects is
-    listed without the files of its versions.
-
-    Args:
-        client: From `connect_s3`.
-        root: The registry.
-        check: Called before each call; an error from it ends the listing.
+    listed without the files of its versions. ``check`` is called before each call; an error from it
+    ends the listing.
 
     Raises:
         SourceError: There are too many pages. botocore's own errors pass.
@@ -278,17 +268,10 @@ def _number(text: str) -> int | None:
 def read_small(
     client: S3Client, place: ModelLocation, key: str, etag: str | None, limit: int
 ) -> tuple[bytes, str]:
-    """Return a small object's bytes and its ETag.
-
-    Args:
-        client: From `connect_s3`.
-        place: The model of the object.
-        key: The object's key.
-        etag: The required ETag, or None for any.
-        limit: The most bytes.
+    """Return the bytes, at most ``limit``, and the ETag of a small object of a model.
 
     Raises:
-        ChangedError: The object is missing, or has another ETag.
+        ChangedError: The object is missing, or has not the required ETag (None: any).
         ValueError: The object is larger than ``limit``. botocore's own errors pass.
     """
     from botocore.exceptions import ClientError

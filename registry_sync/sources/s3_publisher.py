@@ -72,9 +72,6 @@ class Publication:
     """A finished publication.
 
     Attributes:
-        place: The model's location.
-        version: The published version.
-        manifest: The version's files.
         uploaded: False if the same bytes were published under this number before.
         guarded: Whether the storage honours conditions. If not, two publications at the same time
             may have overwritten each other's aliases, or mixed their files.

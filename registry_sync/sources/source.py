@@ -22,9 +22,8 @@ class Source(Protocol):
     def aspired(self, before: Aspired | None = None) -> Aspired:
         """Return a complete listing; unreadable parts are problems inside it.
 
-        Args:
-            before: An earlier listing, or None. Unchanged models may be taken from it, so that the
-                tags of their versions may be as old.
+        Unchanged models may be taken from ``before``, an earlier listing, so that the tags of their
+        versions may be as old.
 
         Raises:
             SourceError: The registry could not be listed completely.

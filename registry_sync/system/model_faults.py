@@ -18,11 +18,9 @@ class ModelFaults:
 
     @contextlib.contextmanager
     def isolate(self, model: str, part: str) -> Iterator[None]:
-        """Suppress any error of the block; log it unless it is the same as before.
+        """Suppress any error of the block, which concerns one model.
 
-        Args:
-            model: The only model that the block concerns.
-            part: The part of a pass; the log event is ``<part>.failed``.
+        ``<part>.failed`` is logged unless the error is the same as before.
         """
         try:
             yield

@@ -64,8 +64,7 @@ class Threads:
     def abandon_ledger_thread(self, at_last: Callable[[], None]) -> None:
         """Use a new thread for the ledger, because the present one is blocked.
 
-        Args:
-            at_last: Called in the old thread if it ever continues.
+        ``at_last`` is called in the old thread if it ever continues.
         """
         self._ledger.submit(at_last)
         self._ledger.shutdown(wait=False)

@@ -669,7 +669,7 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
         ledger.reject(Rejection(name, 4, D1, "load_failed", "no", 7.0))
     ledger.freeze(Freeze("operator", 2.0))
     whole, parts = ledger.view(), view_by_model(ledger.view())
-    assert view_by_model(ledger.view_of({"a", "c", "none"})) == {
+    assert view_by_model(ledger.view({"a", "c", "none"})) == {
         name: parts[name] for name in ("a", "c")
     }
     views = ViewsByModel()

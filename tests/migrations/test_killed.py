@@ -143,9 +143,9 @@ def test_what_an_older_release_left_half_migrated_is_told_with_what_to_do(tmp_pa
     ask(path, "ALTER TABLE activations ADD COLUMN durations_s JSON")
     ledger = ledger_at(path)
     with pytest.raises(LedgerSetupError, match=r"half migrated.*move it away"):
-        ledger.open()
+        ledger.ensure()
     shutil.move(path, tmp_path / "away.db")
-    ledger.open()
+    ledger.ensure()
     ledger.activated(MOVE)
     ledger.close()
 
@@ -156,6 +156,6 @@ def test_an_unmigrated_ledger_with_rows_is_left_alone(tmp_path: Path) -> None:
     ask(path, row, "DELETE FROM alembic_version")
     ledger = ledger_at(path)
     with pytest.raises(LedgerSetupError, match="move it away"):
-        ledger.open()
+        ledger.ensure()
     ledger.close()
     assert ask(path, "SELECT count(*) FROM pins") == [[(1,)]]

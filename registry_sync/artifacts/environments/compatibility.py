@@ -47,12 +47,7 @@ _MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class DependencyVerdict:
-    """The verdict on one list of requirements.
-
-    Attributes:
-        status: The verdict.
-        mismatches: What each requirement that is not met misses here, in words.
-    """
+    """The verdict on one list of requirements; in words, what each that is not met misses here."""
 
     status: Verdict = Verdict.OK
     mismatches: tuple[str, ...] = ()

@@ -77,11 +77,8 @@ class Installer:
     ) -> None:
         """Store what every build shares.
 
-        Args:
-            path: The path of uv.
-            limits: The limits of one build.
-            environ: The process's environment; see `inherited`.
-            pythons: The folder for interpreters that uv fetches.
+        ``pythons`` is the folder for interpreters that uv, at ``path``, fetches; ``environ`` is the
+        process's environment, see `inherited`.
         """
         self.path = path
         self.limits = limits
@@ -127,10 +124,7 @@ class Job:
         """Compile the modules below ``folder`` without running them: isolated, without site.
 
         A worker compiles a module itself if it cannot be compiled here, or not in time.
-
-        Args:
-            python: An interpreter of the right version that no model brought.
-            folder: The folder of the modules.
+        ``python`` is an interpreter of the right version that no model brought.
 
         Raises:
             EnvironmentFailedError: The disk is full.

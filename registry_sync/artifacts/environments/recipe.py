@@ -60,24 +60,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class OwnEnvironment:
-    """A built environment.
-
-    Attributes:
-        digest: The digest of its recipe.
-        python: The path of its interpreter.
-    """
+    """A built environment: its recipe's digest, and the path of its interpreter."""
 
     digest: str
     python: str
 
 
 def read_recipe(python: str | None, found: RequirementsFile, *, here: str) -> Recipe:
-    """Return the recipe of a model's own environment.
+    """Return the recipe of a model's own environment from its ``requirements.txt``.
 
-    Args:
-        python: The Python version that the model was logged with, or None if it is unknown.
-        found: The model's ``requirements.txt``.
-        here: ``major.minor`` of this Python, used if the model names no version.
+    ``python`` is the version that the model was logged with, or None if unknown: then ``here``,
+    this Python's ``major.minor``, is used.
 
     Raises:
         EnvironmentFailedError: The model's Python is too old, or a line is not allowed.

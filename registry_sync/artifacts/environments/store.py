@@ -79,14 +79,9 @@ class Environments:
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store the paths.
+        """Store the paths; ``installer`` is that of uv.
 
-        Args:
-            node_dir: The node's folder.
-            installer: The path of uv.
-            limits: The limits of one build.
-            environ: The process's environment; uv gets a part of it, see `inherited`.
-            clock: Epoch seconds.
+        ``environ`` is the process's environment, of which uv gets a part, see `inherited`.
         """
         self._folder = node_dir.absolute() / "environments"
         self._aside = self._folder / "aside"

@@ -17,16 +17,7 @@ def new_hold(
     of_creation: str | None,
     lasting: bool = False,
 ) -> Hold:
-    """Return an operator's hold of an alias (``key``) at these bytes, made now.
-
-    Args:
-        view: Has the registry's alias.
-        key: Model and alias.
-        version: The target.
-        digest: The target's digest.
-        of_creation: The target's creation, or None if unknown.
-        lasting: See `Hold`.
-    """
+    """Return an operator's hold of an alias, ``key``, at these bytes, made now; see `Hold`."""
     aspired = aspired_version(view.aspired, *key)
     return Hold(
         model=key[0],

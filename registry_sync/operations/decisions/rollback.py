@@ -123,11 +123,8 @@ def before(history: Sequence[Activation], version: int) -> Activation | None:
     """Return the activation to return to from ``version``, or None.
 
     A version that was rolled back from is no target until it is activated again: after a rollback
-    from 3 to 2, another rollback means 1; and after a promotion of 4, it means 2.
-
-    Args:
-        history: Newest first.
-        version: The active version.
+    from 3 to 2, another rollback means 1; and after a promotion of 4, it means 2. The newest of
+    ``history`` is its first.
     """
     trail: list[Activation] = []
     for one in reversed(history):

@@ -47,10 +47,6 @@ class Sender(Protocol):
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
         """Return the delivery, if it comes from this sender, and lately.
 
-        Args:
-            headers: By name in lower case, or in any case.
-            body: Every byte of it.
-
         Raises:
             NotAuthenticError: It does not.
         """

@@ -53,12 +53,9 @@ def by_reload(body: bytes) -> Hinted:
 
 
 def by_s3(body: bytes, root: Root | None) -> Hinted:
-    """Return what a notification of S3 is about.
+    """Return what a notification of S3, ``{"Records": [...]}``, is about; a test has no records.
 
-    Args:
-        body: ``{"Records": [...]}``, as S3 and its imitators send it; a test event has no records.
-        root: Where the registry lies, if it is a place in S3; None: models cannot be told from
-            where their bytes are.
+    If the registry is not in S3 (``root`` None), keys do not tell the models of their bytes.
 
     Raises:
         UnreadableBodyError: It is no such notification.

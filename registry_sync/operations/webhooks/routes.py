@@ -59,11 +59,8 @@ def build_webhooks(
 ) -> tuple[Webhook, ...]:
     """Return every webhook whose secret is set.
 
-    Args:
-        secrets: The secret of each sender.
-        hint: Says that a model may have changed, or with None that anything may; returns at once.
-        tracking_uri: The registry that is followed: tells what an object in S3 belongs to.
-        clock: Epoch seconds.
+    ``hint`` says that a model may have changed, or with None that anything may, and returns at
+    once; ``tracking_uri`` tells what an object in S3 belongs to; ``clock`` gives epoch seconds.
     """
     webhooks = []
     if secrets.mlflow:

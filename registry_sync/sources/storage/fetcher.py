@@ -57,8 +57,6 @@ class FetchLimits:
     """The limits of one fetch.
 
     Attributes:
-        max_bytes: Bytes of one artifact.
-        max_files: Files of one artifact.
         timeout_s: Seconds for the whole fetch.
         disk_floor_bytes: Free bytes that must remain on the file system of the fetch.
         stable_after_s: Seconds without a change after which an upload is complete: by the age of
@@ -88,11 +86,7 @@ class Fetcher:
     ) -> None:
         """Store the limits; calls make connections when they need them.
 
-        Args:
-            tracking_uri: The MLflow server of ``mlflow-artifacts:`` URIs.
-            limits: The limits of one fetch.
-            environ: The process's environment, with the S3 endpoint and its options.
-            clock: Monotonic seconds.
+        ``environ`` has the S3 endpoint and its options; ``clock`` gives monotonic seconds.
         """
         self._tracking_uri = tracking_uri
         self._limits = limits
@@ -107,10 +101,6 @@ class Fetcher:
 
         It covers the path, size and ETag or time of every file. None means that the storage has
         neither ETags nor times: then the bytes must be fetched and hashed again.
-
-        Args:
-            uri: A URI from `Source.locate`.
-            on_progress: See `OnProgress`; called with no bytes.
 
         Raises:
             SourceError: The storage did not answer within the time limit of a fetch.
@@ -150,8 +140,7 @@ class Fetcher:
             SourceError: The storage did not answer.
             IncompleteArtifactError: No MLmodel, or the upload is still moving (transient).
             FetchTimeoutError, NoDiskRoomError: The limits, this time (transient).
-            ArtifactTooLargeError, UnsafePathError: The bytes are refused.
-            ForbiddenUriError: The URI is refused.
+            ArtifactTooLargeError, UnsafePathError, ForbiddenUriError: The bytes or URI are refused.
             StoreError: This node's disk failed.
         """
         time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)

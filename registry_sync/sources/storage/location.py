@@ -31,7 +31,6 @@ class RemoteFile:
     """One file of a location.
 
     Attributes:
-        path: Path relative to the location.
         size_bytes: Size, or None if the storage does not give one.
         mark: ETag or times, which change with the content, or None if the storage has none.
     """
@@ -43,12 +42,10 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteListing:
-    """Every file of a location at one time.
+    """Every file of a location at one time, in byte order of the paths.
 
-    Attributes:
-        files: Files in byte order of the paths.
-        newest_age_s: Seconds since the newest file was written, by the storage's clock, or None if
-            unknown.
+    ``newest_age_s`` are the seconds since the newest file was written, by the storage's clock, or
+    None if unknown.
     """
 
     files: tuple[RemoteFile, ...]
@@ -73,15 +70,13 @@ class Location(Protocol):
     """
 
     def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
-        """List every file, at most ``max_files``.
+        """List every file.
 
-        Args:
-            max_files: The most files.
-            cancelled: Once set, no further call is made, and the result is unspecified.
+        Once ``cancelled`` is set, no further call is made, and the result is unspecified.
 
         Raises:
             SourceError: The storage did not answer.
-            ArtifactTooLargeError: There are more files.
+            ArtifactTooLargeError: There are more than ``max_files``.
             UnsafePathError: There is a link or a special file.
         """
         ...
@@ -101,12 +96,9 @@ class Location(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScratchFolder:
-    """The folder for downloads by MLflow.
+    """The folder for downloads by MLflow, and their most bytes.
 
-    Attributes:
-        folder: Folder on the fetch's file system, removed with the fetch, or None for the system's
-            temporary folder.
-        max_bytes: The most bytes of a download.
+    It is on the fetch's file system and removed with the fetch; None is the system's temporary one.
     """
 
     folder: Path | None = None

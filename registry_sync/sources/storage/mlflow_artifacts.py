@@ -39,11 +39,7 @@ def uri_of_run(uri: str, tracking_uri: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProxyLocation:
-    """The artifact proxy of an MLflow server, which gives sizes, but neither ETags nor times.
-
-    Attributes:
-        repository: MLflow's client, with address and credentials.
-    """
+    """The artifact proxy of an MLflow server, which gives sizes, but neither ETags nor times."""
 
     repository: Any
 
@@ -107,12 +103,7 @@ def _walk_repository(
 
 @dataclass(frozen=True, slots=True)
 class RepositoryLocation:
-    """A storage that only MLflow's client supports (gs, abfss, hdfs …).
-
-    Attributes:
-        repository: MLflow's client.
-        scratch: Folder for its downloads.
-    """
+    """A storage that only MLflow's client supports (gs, abfss, hdfs …)."""
 
     repository: Any
     scratch: ScratchFolder

@@ -27,13 +27,8 @@ def open_location(
 ) -> Location:
     """Return the location of ``uri``. Calls no storage; for a run it calls the MLflow server.
 
-    The names in ``uri`` are redacted from reasons that callers read.
-
-    Args:
-        uri: The URI.
-        tracking_uri: The MLflow server of ``mlflow-artifacts:``.
-        s3: Returns the client for ``s3:``.
-        scratch: Folder for downloads by MLflow.
+    The names in ``uri`` are redacted from reasons that callers read. ``s3`` returns the client for
+    ``s3:``.
 
     Raises:
         ForbiddenUriError: The policy forbids the URI.

@@ -53,10 +53,6 @@ def refuse_passwords(environ: Mapping[str, str]) -> None:
 def connect_s3(environ: Mapping[str, str], *, read_timeout_s: float = _READ_TIMEOUT_S) -> S3Client:
     """Return a client for the endpoint that MLflow's or AWS's variables name. Any thread.
 
-    Args:
-        environ: The process's environment.
-        read_timeout_s: The longest silence of the storage.
-
     Raises:
         SourceError: An endpoint's URL has a user or a password.
     """

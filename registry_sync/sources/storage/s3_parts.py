@@ -25,16 +25,7 @@ _log = structlog.get_logger("registry_sync.sources.storage.fetcher")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A range of bytes of one object.
-
-    Attributes:
-        bucket: The object's bucket.
-        key: The object's key.
-        etag: The required ETag.
-        object_bytes: The object's size.
-        start: The first byte.
-        end: The byte after the last.
-    """
+    """The bytes from ``start`` up to ``end`` of one object, which must have this ETag and size."""
 
     bucket: str
     key: str

@@ -23,11 +23,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5}
 
 
 def check_uri(uri: str, tracking_uri: str) -> None:
-    """Refuse a forbidden URI.
-
-    Args:
-        uri: The URI of a version's bytes.
-        tracking_uri: The registry's URI.
+    """Refuse a forbidden URI of a version's bytes.
 
     Raises:
         ForbiddenUriError: The scheme is unknown, or the URI names another HTTP server.

@@ -58,12 +58,10 @@ def parts_in_order(
 
 
 def wait_for(call: Callable[[threading.Event], _Loaded], on_beat: Callable[[], None]) -> _Loaded:
-    """Return the result of a call, and check the clock meanwhile. Its error is raised here.
+    """Return the result of a call, which runs on a thread of its own. Its error is raised here.
 
-    Args:
-        call: Runs on a thread of its own, with an event as in `parts_in_order`.
-        on_beat: Called every `BEAT_S`. An error that it raises abandons the call, which ends by
-            its own time-outs.
+    ``on_beat`` is called every `BEAT_S`. An error that it raises abandons the call, which ends by
+    its own time-outs; its event is then set, as in `parts_in_order`.
     """
     left = threading.Event()
     future = _start(lambda _, event: call(event), None, left)

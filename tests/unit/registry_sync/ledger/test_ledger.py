@@ -70,7 +70,7 @@ def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
     for _ in range(2):
         with pytest.raises(LedgerSetupError, match="newer release"):
-            ledger.open()
+            ledger.ensure()
     with pytest.raises(LedgerError, match="not open"):
         ledger.attempted(TRY)
     ledger.close()
@@ -84,7 +84,7 @@ def test_a_revision_that_no_release_writes_gives_a_sentence(tmp_path: Path, revi
         connection.commit()
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
     with pytest.raises(LedgerSetupError, match=r"which no release writes: move it away") as refused:
-        ledger.open()
+        ledger.ensure()
     assert "newer" not in refused.value.reason
     ledger.close()
 
@@ -96,7 +96,7 @@ def test_two_revisions_give_a_sentence(tmp_path: Path) -> None:
         connection.commit()
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="a", clock=lambda: 0.0)
     with pytest.raises(LedgerSetupError, match=r"which no release writes: move it away"):
-        ledger.open()
+        ledger.ensure()
     ledger.close()
 
 

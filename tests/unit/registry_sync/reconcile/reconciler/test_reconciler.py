@@ -638,9 +638,9 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
-        read, record, failures = spine.ledger._view, spine.ledger.activated, [1] * 3
+        read, record, failures = spine.ledger.view, spine.ledger.activated, [1] * 3
 
-        def view(models: AbstractSet[str] | None) -> LedgerView:
+        def view(models: AbstractSet[str] | None = None) -> LedgerView:
             if recorded and failures:
                 failures.pop()
                 raise LedgerError("the ledger does not answer: a failover")
@@ -651,7 +651,7 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
             recorded.append(activation.version)
 
         recorded = list[int]()
-        monkeypatch.setattr(spine.ledger, "_view", view)
+        monkeypatch.setattr(spine.ledger, "view", view)
         monkeypatch.setattr(spine.ledger, "activated", activated)
         await promoted(node, spine, 2)
         await becomes(lambda: not failures, "the ledger is read again")
