@@ -185,11 +185,7 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
 
 
 def _run(serving: Coroutine[None, None, None]) -> int:
-    """Serve until the end; return the exit status.
-
-    Raises:
-        SyncError: The store or the ledger cannot be used as they are.
-    """
+    """Serve until the end; return the exit status."""
     try:
         asyncio.run(serving)
     except SyncError:
@@ -238,11 +234,7 @@ async def _serve(
     threads: Threads,
     damaged: DamagedFiles,
 ) -> None:
-    """Serve until a signal.
-
-    Raises:
-        SyncError: The ledger or the store cannot be used as they are.
-    """
+    """Serve until a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -330,11 +322,7 @@ async def _work(
     servers: Sequence[tuple[Server, socket.socket]],
     stop: asyncio.Event,
 ) -> None:
-    """Follow, poll and answer operators and webhooks until ``stop``.
-
-    Raises:
-        RuntimeError: A listener, or the work itself, ended before ``stop``.
-    """
+    """Follow, poll and answer operators and webhooks until ``stop``."""
     schedule = Schedule(
         poll=plane.reconciler.poll,
         sweep=plane.sweep.run,

@@ -130,11 +130,7 @@ def _read_mlmodel(path: Path) -> dict[str, Any]:
 
 
 def _flavors(mlmodel: Any) -> dict[str, Any]:
-    """Return the flavors by name.
-
-    Raises:
-        TypeError: ``MLmodel`` has no flavors.
-    """
+    """Return the flavors by name."""
     flavors = mlmodel.get("flavors")
     if not isinstance(flavors, dict):
         raise TypeError("no flavors")

@@ -59,11 +59,7 @@ class _Open:
 
 
 def _check(text: bytes) -> None:
-    """Check the limits, counting the values of every alias.
-
-    Raises:
-        UnreadableYamlError: A limit is exceeded.
-    """
+    """Check the limits, counting the values of every alias."""
     sizes: dict[str, int] = {}
     nested = [_Open(None)]
     aliases = 0
@@ -93,11 +89,7 @@ def _check(text: bytes) -> None:
 
 
 def _check_scalar(event: Any) -> None:
-    """Refuse merge keys, and numbers that take long to read.
-
-    Raises:
-        UnreadableYamlError: The scalar is one of them.
-    """
+    """Refuse merge keys, and numbers that take long to read."""
     plain = not event.style and event.tag is None
     _refuse_if(event.tag == _MERGE_TAG or (plain and event.value == "<<"), "a merge key")
     _refuse_if(

@@ -232,11 +232,7 @@ class Database:
         return self._url.get_backend_name() == "sqlite"
 
     def _check_revision(self, found: Sequence[str | None], scripts: ScriptDirectory) -> None:
-        """Check that a database can be migrated from its revision.
-
-        Raises:
-            LedgerSetupError: A newer release migrated it, or no release has that revision.
-        """
+        """Check that a database can be migrated from its revision."""
         known = {script.revision for script in scripts.walk_revisions()}
         if not found or (len(found) == 1 and found[0] in known):
             return

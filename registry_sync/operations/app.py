@@ -50,7 +50,7 @@ from registry_sync.operations.explained_model import explain_model
 from registry_sync.operations.state import read_history, read_unwritten, state_document
 from registry_sync.operations.webhooks import Webhook
 from registry_sync.reconcile import NodeView, Operators
-from registry_sync.system import METRICS, set_store_gauges
+from registry_sync.system import METRICS, store_budget_bytes, store_bytes
 
 _MAX_HISTORY = 500
 _MAX_DETAIL = 2000
@@ -97,7 +97,8 @@ def create_app(operations: Operations) -> FastAPI:
     async def metrics() -> Response:
         """Return the control plane's metrics, as Prometheus reads them."""
         use = operations.view.store_use()
-        set_store_gauges(use.stored_bytes, use.budget_bytes)
+        store_bytes.set(use.stored_bytes)
+        store_budget_bytes.set(use.budget_bytes)
         return Response(generate_latest(METRICS), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/history")
@@ -118,10 +119,10 @@ def create_app(operations: Operations) -> FastAPI:
 
     _add_decisions(app, operations.view, operations.operators)
     _add_tries(app, operations.view, operations.operators)
-    app.add_exception_handler(HTTPException, _http_refusal)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(RefusedError, _refused)
-    app.add_exception_handler(SyncError, _out_of_service)
+    app.exception_handler(HTTPException)(_http_refusal)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(RefusedError)(_refused)
+    app.exception_handler(SyncError)(_out_of_service)
     return app
 
 
@@ -195,29 +196,22 @@ def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
         return accept(view, operators, body)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(_request: Request, error: RequestValidationError) -> Response:
     """Refuse a body or a query, without repeating it: JSON cannot encode all of it."""
-    if not isinstance(error, RequestValidationError):
-        raise error
     faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    detail = "; ".join(faults)[:_MAX_DETAIL]
-    return problem(422, "invalid_request", detail)
+    return problem(422, "invalid_request", "; ".join(faults)[:_MAX_DETAIL])
 
 
-async def _http_refusal(request: Request, error: Exception) -> Response:
+async def _http_refusal(request: Request, error: HTTPException) -> Response:
     """Answer an unknown route or method, or a body that is no JSON, as a problem too."""
-    if not isinstance(error, HTTPException):
-        raise error
     code = _HTTP_CODES.get(error.status_code, "invalid_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return problem(error.status_code, code, detail, error.headers)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RefusedError):
-        raise error
+async def _refused(_request: Request, error: RefusedError) -> Response:
     return problem(error.status, error.code, str(error))
 
 
-async def _out_of_service(_request: Request, error: Exception) -> Response:
+async def _out_of_service(_request: Request, error: SyncError) -> Response:
     return problem(503, "unavailable", str(error))

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
+from gateway.contract import DamagedFile as ReportedFile
 from registry_sync.planning import admissible_digest, is_quarantined
 from registry_sync.reconcile import NodeView
+from registry_sync.system import DamagedFile
 
 _MOST_SHOWN = 20
 _SHORT = 19
 """Characters of a short digest: its kind, and twelve more."""
-
-
-class _DamagedFile(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def instead(self) -> str: ...
-    @property
-    def set_aside(self) -> str | None: ...
 
 
 def read_damage(view: NodeView) -> list[str]:
@@ -76,6 +66,6 @@ def _names(view: NodeView, digest: str) -> str:
     return ", ".join(sorted(names)) or digest[:_SHORT]
 
 
-def _file(plane: str, one: _DamagedFile) -> str:
+def _file(plane: str, one: DamagedFile | ReportedFile) -> str:
     kept = f", and is kept as {one.set_aside}" if one.set_aside else ""
     return f"{plane}: {one.name} {one.reason}{kept}; {one.instead}"

@@ -133,11 +133,7 @@ class OperationsService:
         return self._by_path.get(exchange.url.partition(b"?")[0])
 
     def _admitted(self, exchange: Exchange) -> Service:
-        """Return the service of a request.
-
-        Raises:
-            RefusedError: The head is not authentic.
-        """
+        """Return the service of a request."""
         if not exchange.url.startswith(_WEBHOOKS):
             self._check_token(exchange.fields)
             return self._operators

@@ -172,11 +172,7 @@ class MlflowRegistry:
         return self._search("search_model_versions", _VERSIONS_PER_PAGE, order_by=order, **options)
 
     def _search(self, call: str, per_page: int, **options: Any) -> list[Any]:
-        """Return the results of an MLflow search, of all its pages.
-
-        Raises:
-            SourceError: There are too many pages.
-        """
+        """Return the results of an MLflow search, of all its pages."""
         search = getattr(self._client, call)
         found: list[Any] = []
         token = None

@@ -238,11 +238,7 @@ def _add(found: ModelListing, name: str, what: ManifestVersion) -> None:
 
 
 def _pages(client: S3Client, root: Root, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
-    """Yield the pages of the objects and folders directly under a prefix.
-
-    Raises:
-        SourceError: There are too many pages.
-    """
+    """Yield the pages of the objects and folders directly under a prefix."""
     token: dict[str, Any] = {}
     for _ in range(_MAX_PAGES):
         page = client.list_objects_v2(Bucket=root.bucket, Prefix=prefix, Delimiter="/", **token)

@@ -109,11 +109,7 @@ def read_folder(path: Path, *, max_files: int, max_bytes: int, on_bytes: OnBytes
 
 
 def _list(path: Path, max_files: int) -> RemoteListing:
-    """List a folder as a fetch does.
-
-    Raises:
-        SourceError, ArtifactError: See `read_folder`.
-    """
+    """List a folder as a fetch does."""
     found = LocalLocation(path).files(max_files + len(UNSTORED_FILES))
     files = tuple(file for file in found.files if file.path not in UNSTORED_FILES)
     if len(files) > max_files:
@@ -167,11 +163,7 @@ class Publisher:
     # --- the number -------------------------------------------------------------------------------
 
     def _check_same(self, folder: Folder, version: int) -> None:
-        """Check that the published version has the folder's bytes.
-
-        Raises:
-            PublishError: The published version has other bytes.
-        """
+        """Check that the published version has the folder's bytes."""
         key = self._place.manifest(version)
         published = _read_manifest(self._client, self._place, key)
         if published != folder.manifest.text().encode():
@@ -181,11 +173,7 @@ class Publisher:
             )
 
     def _claim(self, folder: Folder, version: int | None, listing: ModelListing) -> int:
-        """Claim a version number by writing its first file before any other writer; return it.
-
-        Raises:
-            PublishError: The number is taken, or other publications were faster each time.
-        """
+        """Claim a version number by writing its first file before any other writer; return it."""
         first = _content(folder, _CLAIM)
         if version is not None and version in listing.uploads:
             raise PublishError(
@@ -235,11 +223,7 @@ class Publisher:
         )
 
     def _check_uploaded(self, folder: Folder, version: int) -> None:
-        """Check names and sizes of the uploaded files against the hashed folder.
-
-        Raises:
-            PublishError: They differ, or the folder has changed since it was hashed.
-        """
+        """Check names and sizes of the uploaded files against the hashed folder."""
         if not _is_as_hashed(folder):
             raise PublishError(
                 f"{folder.path} changed while it was uploaded, and nothing is published: publish "
@@ -268,11 +252,7 @@ class Publisher:
     # --- the aliases ------------------------------------------------------------------------------
 
     def _point(self, targets: Mapping[str, int]) -> None:
-        """Point aliases at versions, and keep all others.
-
-        Raises:
-            PublishError: Other writers were faster each time, or the aliases cannot be read.
-        """
+        """Point aliases at versions, and keep all others."""
         for attempt in range(_TRIES):
             before, etag = self._read_aliases()
             after = {**before, **targets}
@@ -291,11 +271,7 @@ class Publisher:
         )
 
     def _read_aliases(self) -> tuple[dict[str, Any], str | None]:
-        """Return the targets of the aliases and their ETag, or nothing and None.
-
-        Raises:
-            PublishError: The aliases cannot be read.
-        """
+        """Return the targets of the aliases and their ETag, or nothing and None."""
         key = self._place.aliases
         try:
             content, etag = read_small(self._client, self._place, key, None, MAX_ALIASES_BYTES)
@@ -380,11 +356,7 @@ def _read_manifest(client: S3Client, place: ModelLocation, key: str) -> bytes | 
 
 
 def _content(folder: Folder, path: str) -> bytes:
-    """Return a small file's content, if it is unchanged since it was hashed.
-
-    Raises:
-        PublishError: The file has changed.
-    """
+    """Return a small file's content, if it is unchanged since it was hashed."""
     content = (folder.path / path).read_bytes()
     if hashlib.sha256(content).hexdigest() != folder.manifest.files[path]:
         raise PublishError(f"{folder.path / path} changed while it was read: publish again")

@@ -4,7 +4,8 @@ from gateway.system.files import DamagedFile as DamagedFile, DamagedFiles as Dam
 from registry_sync.system.metrics import (
     METRICS as METRICS,
     registry_calls as registry_calls,
-    set_store_gauges as set_store_gauges,
+    store_budget_bytes as store_budget_bytes,
+    store_bytes as store_bytes,
 )
 from registry_sync.system.model_faults import ModelFaults as ModelFaults
 from registry_sync.system.supervised import (

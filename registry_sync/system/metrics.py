@@ -22,9 +22,3 @@ store_budget_bytes = Gauge(
     "Most bytes of artifacts that this node keeps; 0: as many as the disk takes.",
     registry=METRICS,
 )
-
-
-def set_store_gauges(stored_bytes: int, budget_bytes: int) -> None:
-    """Set the gauges of the artifact store."""
-    store_bytes.set(stored_bytes)
-    store_budget_bytes.set(budget_bytes)

@@ -26,55 +26,56 @@ class StoppedError(Exception):
     """Raised inside a fetch to abort it: the control plane stops, or the fetch is cancelled."""
 
 
+class _Pool:
+    """A bounded pool; a call runs ``work`` in it."""
+
+    def __init__(self, threads: int, name: str, begin: Callable[[], None] | None = None) -> None:
+        self.executor = ThreadPoolExecutor(threads, name, begin)
+
+    async def __call__(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.executor, lambda: work(*args, **kwargs))
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Its threads so far."""
+        return list(self.executor._threads)  # noqa: SLF001 - the pool has no wait with a timeout
+
+
 class Threads:
     """Five bounded pools, so that slow work never delays other work. `close` ends them.
 
     Threads that move bytes have a lower priority than the gateway and its workers.
+
+    Attributes:
+        comparing: For the verification before an activation.
+        building: For builds of environments, which may take many minutes.
+        ledger: A single thread.
     """
 
     def __init__(self) -> None:
-        self._fetching = ThreadPoolExecutor(_FETCHES, "fetch", _lower_priority)
-        self._comparing = ThreadPoolExecutor(_COMPARISONS, "compare", _lower_priority)
-        self._registry = ThreadPoolExecutor(_REGISTRY_CALLS, "registry")
-        self._building = ThreadPoolExecutor(_BUILDS, "build", _lower_priority)
-        self._ledger = ThreadPoolExecutor(1, "ledger")
-        self._abandoned: list[ThreadPoolExecutor] = []
+        self.fetching = _Pool(_FETCHES, "fetch", _lower_priority)
+        self.comparing = _Pool(_COMPARISONS, "compare", _lower_priority)
+        self.registry = _Pool(_REGISTRY_CALLS, "registry")
+        self.building = _Pool(_BUILDS, "build", _lower_priority)
+        self.ledger = _Pool(1, "ledger")
+        self._abandoned: list[_Pool] = []
         self._stopping = threading.Event()
-
-    async def fetching(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool for fetches."""
-        return await _in(self._fetching, work, *args, **kwargs)
-
-    async def comparing(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool for verification before an activation."""
-        return await _in(self._comparing, work, *args, **kwargs)
-
-    async def registry(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool for calls of the registry."""
-        return await _in(self._registry, work, *args, **kwargs)
-
-    async def building(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the pool for builds of environments, which may take many minutes."""
-        return await _in(self._building, work, *args, **kwargs)
-
-    async def ledger(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run ``work`` in the single thread of the ledger."""
-        return await _in(self._ledger, work, *args, **kwargs)
 
     def abandon_ledger_thread(self, at_last: Callable[[], None]) -> None:
         """Use a new thread for the ledger, because the present one is blocked.
 
         ``at_last`` is called in the old thread if it ever continues.
         """
-        self._ledger.submit(at_last)
-        self._ledger.shutdown(wait=False)
-        self._abandoned.append(self._ledger)
-        self._ledger = ThreadPoolExecutor(1, "ledger")
+        self.ledger.executor.submit(at_last)
+        self.ledger.executor.shutdown(wait=False)
+        self._abandoned.append(self.ledger)
+        self.ledger = _Pool(1, "ledger")
 
     def abandoned_ledger_threads(self) -> int:
         """Return how many abandoned threads have not ended."""
         self._abandoned = [
-            pool for pool in self._abandoned if any(one.is_alive() for one in _threads(pool))
+            pool for pool in self._abandoned if any(one.is_alive() for one in pool.threads)
         ]
         return len(self._abandoned)
 
@@ -94,21 +95,14 @@ class Threads:
     def close(self, *, timeout_s: float) -> bool:
         """Refuse new work and wait for running work; return whether every thread ended in time."""
         self.stop()
-        pools = (
-            self._fetching,
-            self._comparing,
-            self._registry,
-            self._building,
-            self._ledger,
-            *self._abandoned,
-        )
+        own = (self.fetching, self.comparing, self.registry, self.building, self.ledger)
+        pools = (*own, *self._abandoned)
         for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=pool not in self._abandoned)
+            pool.executor.shutdown(wait=False, cancel_futures=pool in own)
         give_up_at = time.monotonic() + timeout_s
-        for pool in pools:
-            for thread in _threads(pool):
-                thread.join(max(0.0, give_up_at - time.monotonic()))
-        return not any(thread.is_alive() for pool in pools for thread in _threads(pool))
+        for thread in (one for pool in pools for one in pool.threads):
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+        return not any(thread.is_alive() for pool in pools for thread in pool.threads)
 
 
 def _lower_priority() -> None:
@@ -116,14 +110,3 @@ def _lower_priority() -> None:
     with contextlib.suppress(OSError):
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, 0, nice + _NICER_BY)  # of this thread, on Linux
-
-
-def _threads(pool: ThreadPoolExecutor) -> list[threading.Thread]:
-    return list(pool._threads)  # noqa: SLF001 - the pool has no wait with a timeout
-
-
-async def _in(
-    pool: ThreadPoolExecutor, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-) -> _T:
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(pool, lambda: work(*args, **kwargs))

@@ -89,38 +89,39 @@ def test_a_version_that_took_a_used_name_brings_its_whole_pin(ledger: Ledger) ->
     assert (found, found.accepted_at) == (its, 7.0)
 
 
-def test_every_record_says_of_which_creation_it_is(ledger: Ledger) -> None:
-    pin = AcceptedDigest("m", 1, D1, None, False, "l", "c", 7.0, superseded=True)
-    wrong = Quarantine("m", 2, D1, "l", D2, "altered", 1.0, "poll", "c")
-    hold = replace(HOLD, aspired_creation="a", target_creation="t")
-    move = replace(MOVE, creation="c")
+@pytest.mark.parametrize(
+    ("alias", "version"),
+    [("ünï 生産", 2), ("\U0001d4ea" * 255, 20261121093000)],
+    ids=["letters of any script", "a long alias, and a time as version"],
+)
+def test_every_record_is_read_as_it_was_written(ledger: Ledger, alias: str, version: int) -> None:
+    pin = AcceptedDigest("m", version, D1, None, False, "l", "c", 7.0, superseded=True)
+    wrong = Quarantine("m", version, D1, "l", D2, "altered", 1.0, "poll", "c")
+    rejection = Rejection("m", version, D1, "load_failed", "no", 1.0)
+    hold = Hold("m", alias, version, version - 1, D1, "operator", 1.0, False, "a", "t")
+    move = replace(MOVE, alias=alias, version=version, previous_version=version - 1, creation="c")
+    move = replace(move, durations_s={"confirm": 0.25, "activate": 0.1}, pinned=True)
+    attempt = replace(TRY, alias=alias, version=version)
     ledger.accept(pin)
     ledger.quarantine(wrong)
+    ledger.reject(rejection)
     ledger.hold(hold)
     ledger.activated(move)
-    view = ledger.view()
-    assert view.accepted == {("m", 1): pin}
-    assert view.quarantines == {("m", 2): wrong}
-    assert view.holds == {("m", "champion"): hold}
-    assert view.last_active == {("m", "champion"): move}
-
-
-@pytest.mark.parametrize("alias", ["ünï", "生産", "\U0001d4ea" * 255])
-def test_an_alias_has_letters_of_any_script(ledger: Ledger, alias: str) -> None:
-    ledger.activated(replace(MOVE, alias=alias))
-    ledger.attempted(replace(TRY, alias=alias))
-    hold = Hold("m", alias, 2, 1, D1, "operator", 5.0)
-    ledger.hold(hold)
-    listed = AspiredModel("m", {1: AspiredVersion("m", 1, "l")}, {alias: 1})
+    ledger.attempted(attempt)
+    assert ledger.view() == LedgerView(
+        accepted={("m", version): pin},
+        quarantines={("m", version): wrong},
+        rejections={("m", version, D1): rejection},
+        holds={("m", alias): hold},
+        last_active={("m", alias): move},
+    )
+    assert (ledger.activations_of("m", alias), ledger.attempts_of("m")) == ([move], [attempt])
+    listed = AspiredModel("m", {version: AspiredVersion("m", version, "l")}, {alias: version})
     ledger.remember_listing(Aspired({"m": listed}, 1.0))
-    view = ledger.view()
-    assert view.holds == {("m", alias): hold}
-    assert view.last_active["m", alias].version == 1
-    assert ledger.activations_of("m", alias)[0].alias == alias
-    assert ledger.attempts_of("m")[0].alias == alias
-    remembered = ledger.last_listing()
-    assert remembered is not None
-    assert remembered.models["m"].aliases == {alias: 1}
+    assert ledger.last_listing() == Aspired({"m": listed}, 1.0)
+    ledger.forget_accepted({("m", version)})
+    assert ledger.end_quarantine("m", version)
+    assert ledger.end_rejection("m", version)
     ledger.retire({("m", alias)})
     assert ledger.view().last_active["m", alias].retired_at == 100.0
 
@@ -143,31 +144,6 @@ def test_of_versions_that_are_gone_the_newest_pins_stay(
         assert len(other.view().accepted) == 2
 
 
-def test_versions_may_be_as_high_as_a_time_in_seconds_spelled_out(ledger: Ledger) -> None:
-    high = 20261121093000
-    move = replace(MOVE, version=high, previous_version=high - 1)
-    pin = AcceptedDigest("m", high, D1, None, False, None)
-    found = Quarantine("m", high, None, None, D2, "wrong", 1.0)
-    rejection = Rejection("m", high, D1, "load_failed", "no", 1.0)
-    hold = Hold("m", "champion", high, high - 1, D1, "operator", 1.0)
-    ledger.activated(move)
-    ledger.attempted(replace(TRY, version=high))
-    ledger.accept(pin)
-    ledger.quarantine(found)
-    ledger.reject(rejection)
-    ledger.hold(hold)
-    view = ledger.view()
-    assert view.last_active == {("m", "champion"): move}
-    assert view.accepted == {("m", high): pin}
-    assert view.quarantines == {("m", high): found}
-    assert view.rejections == {("m", high, D1): rejection}
-    assert view.holds == {("m", "champion"): hold}
-    assert ledger.attempts_of("m")[0].version == high
-    ledger.forget_accepted({("m", high)})
-    assert ledger.end_quarantine("m", high)
-    assert ledger.end_rejection("m", high)
-
-
 @pytest.mark.integration
 def test_what_the_database_cannot_hold_is_no_outage(postgresql_server: Postgres) -> None:
     with opened(postgresql_server.empty_database()) as ledger:
@@ -187,14 +163,6 @@ def test_a_quarantine_counts_until_released(ledger: Ledger) -> None:
     assert ledger.view().quarantines == {}
 
 
-def test_a_rejection_counts_for_its_bytes_until_released(ledger: Ledger) -> None:
-    rejection = Rejection("m", 1, D1, "load_failed", "no", 1.0)
-    ledger.reject(rejection)
-    assert ledger.view().rejections == {("m", 1, D1): rejection}
-    assert ledger.end_rejection("m", 1)
-    assert ledger.view().rejections == {}
-
-
 def test_a_retry_is_in_history_and_about_the_bytes_that_it_names(ledger: Ledger) -> None:
     one = Rejection("m", 1, D1, "load_failed", "no", 1.0, "these libraries")
     other = replace(one, digest=D2, libraries=None)
@@ -211,15 +179,6 @@ def test_a_retry_is_in_history_and_about_the_bytes_that_it_names(ledger: Ledger)
     reasons = {d.asked_by: d.reason for d in ledger.decisions_of("m")}
     assert reasons["operator"] is None
     assert "other libraries" in str(reasons["restart"])
-
-
-def test_one_hold_of_an_alias_counts(ledger: Ledger) -> None:
-    hold = Hold("m", "champion", 2, 1, D1, "operator", 1.0)
-    ledger.hold(hold)
-    ledger.hold(replace(hold, target_version=3))
-    assert ledger.view().holds == {("m", "champion"): replace(hold, target_version=3)}
-    ledger.end_hold(replace(hold, target_version=3))
-    assert ledger.view().holds == {}
 
 
 def test_a_hold_that_another_has_replaced_is_not_released(ledger: Ledger) -> None:
@@ -485,13 +444,6 @@ def test_of_models_that_are_gone_the_newest_history_stays(
     left = {one.model for one in ledger.attempts_of(None, limit=1000)}
     assert (len(left), {"m0", "m2", "m29"} <= left, "m1" in left) == (21, True, False)
     assert {one.model for one in ledger.activations_of(None)} == {"m0"}
-
-
-def test_durations_and_a_pin_are_part_of_an_activation(ledger: Ledger) -> None:
-    ledger.activated(replace(MOVE, durations_s={"confirm": 0.25, "activate": 0.1}, pinned=True))
-    (found,) = ledger.activations_of("m")
-    assert found.durations_s == {"confirm": 0.25, "activate": 0.1}
-    assert found.pinned
 
 
 def test_nodes_that_share_a_database_see_their_own(database_url: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import Hold, Initiator, aspired_version
+from registry_sync.domain import Hold, Initiator, aspired_version, creation_of, find
 from registry_sync.operations.errors import CannotServeError
-from registry_sync.planning import why_unable
+from registry_sync.planning import expected_digest, why_unable
 from registry_sync.reconcile import NodeView
 
 
@@ -31,6 +31,20 @@ def new_hold(
         aspired_creation=view.snapshot(key[0]).creation_of(key[0], aspired) if aspired else None,
         target_creation=of_creation,
     )
+
+
+def known_bytes(view: NodeView, model: str, version: int) -> tuple[str, str | None] | None:
+    """Return the digest that a version must have now, and its creation, or None if unknown.
+
+    A version that is no longer listed has the digest that was accepted last.
+    """
+    ledger = view.ledger
+    listed = find(view.aspired, model, version)
+    if listed is not None:
+        expected = expected_digest(listed, ledger)
+        return None if expected is None else (expected, creation_of(listed, ledger))
+    known = ledger.accepted.get((model, version))
+    return (known.digest, known.creation) if known else None
 
 
 def must_be_able(view: NodeView, hold: Hold) -> None:

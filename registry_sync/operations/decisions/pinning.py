@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from registry_sync.domain import (
-    PinAnswer,
-    PinRequest,
-    UnpinAnswer,
-    UnpinRequest,
-    creation_of,
-    find,
-)
-from registry_sync.operations.decisions.holds import must_be_able, new_hold
+from registry_sync.domain import PinAnswer, PinRequest, UnpinAnswer, UnpinRequest, find
+from registry_sync.operations.decisions.holds import known_bytes, must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NotHeldError, UnknownError
 from registry_sync.operations.explained_model import explain_alias, explain_version
-from registry_sync.planning import expected_digest, quarantine_of
+from registry_sync.planning import quarantine_of
 from registry_sync.reconcile import NodeView, Operators
 
 
@@ -36,13 +29,13 @@ async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinA
         pinned=False,
         explained=[],
     )
-    digest = _digest(view, request)
-    if digest is None:
+    known = known_bytes(view, request.model, request.version)
+    if known is None:
         operators.fetch(request.model, request.version)
         explained = explain_version(view, request.model, request.version)
         return answer.model_copy(update={"explained": [explained]})
-    of = _creation(view, request)
-    hold = new_hold(view, key, request.version, digest, of_creation=of, lasting=True)
+    digest, creation = known
+    hold = new_hold(view, key, request.version, digest, of_creation=creation, lasting=True)
     must_be_able(view, hold)
     not_recorded = await operators.hold(hold)
     explained = explain_alias(view, *key)
@@ -77,24 +70,6 @@ def _must_be_admissible(view: NodeView, request: PinRequest) -> None:
         raise CannotServeError(
             f"version {request.version} has no stamp, and this node requires a digest: stamp it"
         )
-
-
-def _digest(view: NodeView, request: PinRequest) -> str | None:
-    """Return the version's expected or accepted digest, or None if it has neither."""
-    ledger = view.ledger
-    listed = find(view.aspired, request.model, request.version)
-    if listed is not None:
-        return expected_digest(listed, ledger)
-    known = ledger.accepted.get((request.model, request.version))
-    return known.digest if known else None
-
-
-def _creation(view: NodeView, request: PinRequest) -> str | None:
-    """Return the creation of that digest, or None if unknown."""
-    ledger = view.ledger
-    listed = find(view.aspired, request.model, request.version)
-    known = ledger.accepted.get((request.model, request.version))
-    return creation_of(listed, ledger) if listed else known.creation if known else None
 
 
 async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> UnpinAnswer:

@@ -11,15 +11,13 @@ from registry_sync.domain import (
     Initiator,
     RollbackAnswer,
     RollbackRequest,
-    creation_of,
     creation_of_bytes,
-    find,
 )
 from registry_sync.errors import LedgerError
-from registry_sync.operations.decisions.holds import must_be_able, new_hold
+from registry_sync.operations.decisions.holds import known_bytes, must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NothingToRollBackError
 from registry_sync.operations.explained_model import explain_alias
-from registry_sync.planning import expected_digest, predecessor_is_over
+from registry_sync.planning import predecessor_is_over
 from registry_sync.reconcile import NodeView, Operators
 
 _SEARCHED_ACTIVATIONS = 200
@@ -72,24 +70,15 @@ async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias)
     """Choose the version to go back to."""
     key = (request.model, request.alias)
     if request.version is not None:
-        digest, creation = _as_it_is_now(view, request.model, request.version)
-        return new_hold(view, key, request.version, digest, of_creation=creation)
+        known = known_bytes(view, request.model, request.version)
+        if known is None:
+            raise NothingToRollBackError(
+                f"version {request.version} of {request.model} has never been on this node: call "
+                "it once by number"
+            )
+        return new_hold(view, key, request.version, known[0], of_creation=known[1])
     version, digest, creation = await _previous(view, active)
     return new_hold(view, key, version, digest, of_creation=creation)
-
-
-def _as_it_is_now(view: NodeView, model: str, version: int) -> tuple[str, str | None]:
-    """Return the digest that a version must have now, and its creation."""
-    ledger = view.ledger
-    listed = find(view.aspired, model, version)
-    if listed is not None and (expected := expected_digest(listed, ledger)):
-        return expected, creation_of(listed, ledger)
-    pin = ledger.accepted.get((model, version))
-    if pin is None or listed is not None:
-        raise NothingToRollBackError(
-            f"version {version} of {model} has never been on this node: call it once by number"
-        )
-    return pin.digest, pin.creation
 
 
 async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str | None]:

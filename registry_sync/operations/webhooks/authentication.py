@@ -9,9 +9,9 @@ import base64
 import hashlib
 import heapq
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 WINDOW_S = 300
 """How far a timestamp may be from now, into the past or the future."""
@@ -33,32 +33,32 @@ class Delivery:
     timestamp: int = 0
 
 
-class Sender(Protocol):
-    """One sender, with its accepted deliveries."""
+class Sender(ABC):
+    """One sender; the deliveries of a plain one have no ids, so that none is known again."""
 
+    @abstractmethod
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Check the headers before the body is read.
 
         Raises:
             NotAuthenticError: The delivery cannot come from this sender, or not lately.
         """
-        ...
 
-    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
-        """Return the delivery, if it comes from this sender, and lately.
+    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:  # noqa: ARG002 - unsigned
+        """Return the delivery with this body, if it comes from this sender, and lately.
 
         Raises:
             NotAuthenticError: It does not.
         """
-        ...
+        self.check_head(headers)
+        return Delivery()
 
-    def has_accepted(self, delivery: Delivery) -> bool:
+    def has_accepted(self, delivery: Delivery) -> bool:  # noqa: ARG002 - as above
         """Whether this delivery has had its effect: senders repeat one with the same id."""
-        ...
+        return False
 
-    def accept(self, delivery: Delivery) -> None:
+    def accept(self, delivery: Delivery) -> None:  # noqa: B027 - nothing to remember
         """Remember that a delivery has had its effect."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ RELOAD_HEADERS = SignatureHeaders(
 )
 
 
-class SigningSender:
+class SigningSender(Sender):
     """A sender that signs what it delivers, as MLflow does; see `sign`.
 
     An id is remembered until its timestamp is stale. Beyond `MAX_REMEMBERED` ids, the one with the
@@ -162,32 +162,16 @@ class SigningSender:
         return timestamp
 
 
-class TokenSender:
-    """A sender that can only show a token: ``Authorization: Bearer <token>``.
-
-    Its deliveries have no ids, so none is known again.
-    """
+class TokenSender(Sender):
+    """A sender that can only show a token: ``Authorization: Bearer <token>``."""
 
     def __init__(self, token: str) -> None:
-        """Store."""
         self._shown = _BEARER + token.encode()
-
-    def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:  # noqa: ARG002 - unsigned
-        """Return the delivery, if it shows the token."""
-        self.check_head(headers)
-        return Delivery()
 
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Check that the token is shown."""
         if not hmac.compare_digest(self._shown, _header(headers, "authorization")):
             raise NotAuthenticError("the token after `Authorization: Bearer` is another one")
-
-    def has_accepted(self, delivery: Delivery) -> bool:  # noqa: ARG002 - nothing tells them apart
-        """Return False: its deliveries have no ids."""
-        return False
-
-    def accept(self, delivery: Delivery) -> None:
-        """Remember nothing."""
 
 
 def sign(secret: bytes, delivery_id: bytes, timestamp: bytes, body: bytes) -> bytes:

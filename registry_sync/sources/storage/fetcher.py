@@ -17,6 +17,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachetools import LRUCache
+
 from registry_sync.artifacts import UNSTORED_FILES, FetchedArtifact, Manifest, check_paths
 from registry_sync.errors import (
     ArtifactError,
@@ -36,13 +38,14 @@ from registry_sync.sources.storage.location import (
 )
 from registry_sync.sources.storage.resolve import open_location
 from registry_sync.sources.storage.s3 import connect_s3
-from registry_sync.sources.storage.upload_stability import UploadStability
 from registry_sync.sources.storage.watched_reads import wait_for
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 __all__ = ["FetchLimits", "FetchedArtifact", "Fetcher", "OnProgress", "Reserve"]
+
+_MOST_SEEN = 10_000
 
 OnProgress = Callable[[int, int | None], None]
 """Called as bytes arrive, with (bytes so far, bytes in all or None). An error in it aborts."""
@@ -70,6 +73,20 @@ class FetchLimits:
     stable_after_s: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _SeenListing:
+    """The last listing of a location.
+
+    Attributes:
+        since_s: Clock at the first listing with this mark.
+        moved: Whether an earlier listing had another mark.
+    """
+
+    mark: str
+    since_s: float
+    moved: bool
+
+
 class Fetcher:
     """Reads artifacts from any location that MLflow can hand out.
 
@@ -94,7 +111,8 @@ class Fetcher:
         self._clock = clock
         self._connecting = threading.Lock()
         self._client: S3Client | None = None
-        self._sightings = UploadStability()
+        self._seen: LRUCache[str, _SeenListing] = LRUCache(_MOST_SEEN)
+        self._noting = threading.Lock()
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
         """Return a value that changes when the files at ``uri`` change, or None.
@@ -106,7 +124,7 @@ class Fetcher:
             SourceError: The storage did not answer within the time limit of a fetch.
             ArtifactError: The listing is refused.
         """
-        on_beat = _TimeLimit(self._limits.timeout_s, self._clock, on_progress).check
+        on_beat = _Budget(self._limits, self._clock, on_progress).wait
         try:
             return self._list(
                 wait_for(lambda _left: self._open(uri, ScratchFolder()), on_beat), on_beat
@@ -143,17 +161,16 @@ class Fetcher:
             ArtifactTooLargeError, UnsafePathError, ForbiddenUriError: The bytes or URI are refused.
             StoreError: This node's disk failed.
         """
-        time_limit = _TimeLimit(self._limits.timeout_s, self._clock, on_progress)
+        budget = _Budget(self._limits, self._clock, on_progress)
         # To open a location may need a call: MLflow knows where a run's artifacts are.
         scratch = ScratchFolder(into.parent, self._limits.max_bytes)
-        location = wait_for(lambda _left: self._open(uri, scratch), time_limit.check)
-        before = self._list(location, time_limit.check)
+        location = wait_for(lambda _left: self._open(uri, scratch), budget.wait)
+        before = self._list(location, budget.wait)
         with _about(before):
             if not any(file.path == "MLmodel" for file in before.files):
                 raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
             self._check_stable(uri, before, judged=judged)
-            budget = _Budget(self._limits, into.parent, before, time_limit, reserve)
-            budget.check_listing()
+            budget.check_listing(before, into.parent, reserve)
             with _as_store_error():
                 into.mkdir()
             files = _bring_all(location, before, into, budget)
@@ -173,11 +190,7 @@ class Fetcher:
         )
 
     def _check_stable(self, uri: str, listing: RemoteListing, *, judged: bool) -> None:
-        """Refuse an upload that may be in progress.
-
-        Raises:
-            UnstableUploadError: A file has changed lately or, unless ``judged``, may have.
-        """
+        """Refuse an upload that may be in progress."""
         still_s, moved = self._still(uri, listing)
         if still_s >= self._limits.stable_after_s or (judged and not moved):
             return
@@ -193,8 +206,11 @@ class Fetcher:
 
     def _still(self, uri: str, listing: RemoteListing) -> tuple[float, bool]:
         """Return the seconds since the last change, and whether a change was seen."""
-        now_s = self._clock()
-        seen = self._sightings.note(uri, listing.weak_mark(), now_s)
+        now_s, mark = self._clock(), listing.weak_mark()
+        with self._noting:
+            seen = self._seen.get(uri)
+            if seen is None or seen.mark != mark:
+                seen = self._seen[uri] = _SeenListing(mark, now_s, moved=seen is not None)
         age_s = listing.newest_age_s
         return (now_s - seen.since_s if age_s is None else age_s), seen.moved
 
@@ -228,55 +244,31 @@ class Fetcher:
         return listed
 
 
-class _TimeLimit:
-    """The time limit of one fetch, including its listings."""
-
-    def __init__(
-        self, timeout_s: float, clock: Callable[[], float], on_progress: OnProgress | None
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._clock = clock
-        self._on_progress = on_progress
-        self._deadline = clock() + timeout_s
-
-    def check(self, arrived_bytes: int = 0, total_bytes: int | None = None) -> None:
-        """Check the clock and report progress.
-
-        Raises:
-            FetchTimeoutError: The time limit is exceeded.
-        """
-        if self._clock() > self._deadline:
-            raise FetchTimeoutError(f"the fetch took more than {self._timeout_s:.0f} s")
-        if self._on_progress:
-            self._on_progress(arrived_bytes, total_bytes)
-
-
 class _Budget:
-    """The bytes that one fetch has used so far, and its limits."""
+    """The time and the bytes that one fetch has used so far, and its limits."""
 
     def __init__(
-        self,
-        limits: FetchLimits,
-        disk: Path,
-        listing: RemoteListing,
-        time_limit: _TimeLimit,
-        reserve: Reserve | None,
+        self, limits: FetchLimits, clock: Callable[[], float], on_progress: OnProgress | None
     ) -> None:
         self._limits = limits
-        self._disk = disk
-        self._time_limit = time_limit
-        self._reserve = reserve
+        self._clock = clock
+        self._on_progress = on_progress
+        self._deadline = clock() + limits.timeout_s
+        self._disk = Path()
+        self._reserve: Reserve | None = None
         self._reserved_bytes = 0
-        sizes = [file.size_bytes for file in listing.files]
-        self._total = sum(s for s in sizes if s is not None) if None not in sizes else None
+        self._total: int | None = None
         self.arrived_bytes = 0
 
-    def check_listing(self) -> None:
-        """Refuse a listing that exceeds the limits, before a byte is written.
+    def check_listing(self, listing: RemoteListing, disk: Path, reserve: Reserve | None) -> None:
+        """Refuse a listing that exceeds the limits, before a byte is written to ``disk``.
 
         Raises:
             ArtifactTooLargeError, NoDiskRoomError: The artifact would not fit.
         """
+        self._disk, self._reserve = disk, reserve
+        sizes = [file.size_bytes for file in listing.files]
+        self._total = sum(s for s in sizes if s is not None) if None not in sizes else None
         self._check_bytes(self._total or 0)
         self._check_room(self._total or 0)
         self._check_disk(self._total or 0)
@@ -294,12 +286,15 @@ class _Budget:
         self.wait()
 
     def wait(self) -> None:
-        """Check the clock while no bytes arrive.
+        """Check the clock, and report progress.
 
         Raises:
-            FetchTimeoutError: The time is over.
+            FetchTimeoutError: The time limit is exceeded.
         """
-        self._time_limit.check(self.arrived_bytes, self._total)
+        if self._clock() > self._deadline:
+            raise FetchTimeoutError(f"the fetch took more than {self._limits.timeout_s:.0f} s")
+        if self._on_progress:
+            self._on_progress(self.arrived_bytes, self._total)
 
     def _check_bytes(self, count: int) -> None:
         if count > self._limits.max_bytes:
@@ -346,11 +341,7 @@ def _create(name: str, flags: int) -> int:
 
 
 def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budget) -> str:
-    """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written.
-
-    Raises:
-        IncompleteArtifactError: It had another size than the listing said.
-    """
+    """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written."""
     target = into / file.path
     digest = hashlib.sha256()
     arrived = 0

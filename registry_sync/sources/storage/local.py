@@ -48,9 +48,6 @@ class LocalLocation:
         """Yield the regular files under ``folder``; add their change times to ``newest``.
 
         A copy can set the time of modification, but not the time of change.
-
-        Raises:
-            UnsafePathError: There is a link, a device, a socket or a pipe.
         """
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -38,10 +38,21 @@ def uri_of_run(uri: str, tracking_uri: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyLocation:
-    """The artifact proxy of an MLflow server, which gives sizes, but neither ETags nor times."""
+class _Repository:
+    """A storage behind MLflow's client, ``repository``, which has address and credentials."""
 
     repository: Any
+
+    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
+        """List recursively; see `Location`."""
+        with as_source_error("the artifact's files could not be listed"):
+            files = _walk_repository(self.repository, max_files, cancelled)
+            return collect_listing(files, max_files, cancelled)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLocation(_Repository):
+    """The artifact proxy of an MLflow server, which gives sizes, but neither ETags nor times."""
 
     @classmethod
     def at(cls, uri: str, tracking_uri: str) -> ProxyLocation:
@@ -49,13 +60,6 @@ class ProxyLocation:
         from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
         return cls(MlflowArtifactsRepository(uri, tracking_uri=tracking_uri))
-
-    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
-        """List recursively; see `Location`."""
-        with as_source_error("the artifact's files could not be listed"):
-            return collect_listing(
-                _walk_repository(self.repository, max_files, cancelled), max_files, cancelled
-            )
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Stream files over HTTP, with MLflow's own authentication; see `Location`."""
@@ -82,11 +86,7 @@ class ProxyLocation:
 def _walk_repository(
     repository: Any, max_files: int, cancelled: threading.Event
 ) -> Iterator[RemoteFile]:
-    """Yield every file of an MLflow artifact repository.
-
-    Raises:
-        ArtifactTooLargeError: There are more folders than files allowed, or they are too deep.
-    """
+    """Yield every file of an MLflow artifact repository."""
     folders: list[str | None] = [None]
     visited = 0
     while folders and not cancelled.is_set():
@@ -102,10 +102,9 @@ def _walk_repository(
 
 
 @dataclass(frozen=True, slots=True)
-class RepositoryLocation:
+class RepositoryLocation(_Repository):
     """A storage that only MLflow's client supports (gs, abfss, hdfs …)."""
 
-    repository: Any
     scratch: ScratchFolder
 
     @classmethod
@@ -114,13 +113,6 @@ class RepositoryLocation:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return cls(get_artifact_repository(uri, tracking_uri=tracking_uri), scratch)
-
-    def files(self, max_files: int, cancelled: threading.Event = NEVER) -> RemoteListing:
-        """List recursively; see `Location`."""
-        with as_source_error("the artifact's files could not be listed"):
-            return collect_listing(
-                _walk_repository(self.repository, max_files, cancelled), max_files, cancelled
-            )
 
     def read(self, files: Sequence[RemoteFile]) -> Iterator[tuple[RemoteFile, bytes]]:
         """Download each file with MLflow, and read it; see `Location`."""
@@ -148,11 +140,7 @@ class RepositoryLocation:
             shutil.rmtree(own, ignore_errors=True)
 
     def _check_growth(self, own: Path) -> None:
-        """Check the size of the download so far, under any name.
-
-        Raises:
-            ArtifactTooLargeError: The download is too large.
-        """
+        """Check the size of the download so far, under any name."""
         written = 0
         for folder, _, names in os.walk(own):
             for name in names:

@@ -126,9 +126,6 @@ class S3Location:
         """Yield the objects; add their times to ``newest`` and the server's to ``now``.
 
         Folder marks of consoles and file systems are skipped.
-
-        Raises:
-            ArtifactTooLargeError: There are more folder marks than ``max_marks``.
         """
         marks = 0
         pages = self.client.get_paginator("list_objects_v2")

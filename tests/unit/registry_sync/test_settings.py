@@ -27,12 +27,6 @@ def test_a_refused_setting_does_not_repeat_what_was_set() -> None:
     assert SECRET not in str(refused.value)
 
 
-def test_another_refused_setting_is_named_as_it_is_set() -> None:
-    done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_POLL_INTERVAL_S": "never"})
-    assert done.exit_code == 2
-    assert "REGISTRY_SYNC_POLL_INTERVAL_S: " in done.stderr
-
-
 def test_a_promotion_window_that_cannot_be_read_is_named_with_its_reason() -> None:
     window = "0 9 * * 1-5 PT8H Europe/Berlin"
     done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_PROMOTION_WINDOW": window})

@@ -16,13 +16,11 @@ from typer.testing import Result
 
 from registry_sync import bootstrap
 from registry_sync.domain import Activation
-from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.operations.app import create_app
 from registry_sync.operations.decisions.rollback import before
 from registry_sync.operations.listeners import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.system import metrics
-from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import (
@@ -77,14 +75,6 @@ async def test_the_registrys_calls_are_counted_for_prometheus(node: NodeInMemory
     assert 'registry_sync_registry_calls_total{call="search_registered_models"}' in answer.text
 
 
-async def test_sync_lists_the_registry_now(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        listed = node.registry.listed
-        answer = await client.post("/sync", json={"model": M})
-        assert answer.status_code == 202
-        await becomes(lambda: node.registry.listed == listed + 1, "the registry is listed")
-
-
 async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await node.serves(1)
@@ -136,38 +126,6 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
         assert spine.journal.view.holds == {}
 
 
-async def test_a_second_rollback_goes_back_further(node: NodeInMemory) -> None:
-    node.registry.publish(M, 3)
-    node.registry.without_latest(M)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        await promoted(node, spine, 3)
-        for expected in (2, 1):
-            answer = await decide(client, "/rollback", model=M, alias=A)
-            assert answer["to_version"] == expected
-            assert node.gateway.points(M, A) == expected
-            await idle(spine)
-        answer = await decide(client, "/rollback", model=M, alias=A, version=3)
-        assert (answer["outcome"], node.gateway.points(M, A)) == ("active", 3)
-
-
-async def test_a_rollback_after_a_fix_passes_over_what_was_rolled_back_from(
-    node: NodeInMemory,
-) -> None:
-    for version in (3, 4):
-        node.registry.publish(M, version)
-    node.registry.without_latest(M)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        for bad in (3, 4):
-            await promoted(node, spine, bad)
-            answer = await decide(client, "/rollback", model=M, alias=A)
-            assert (answer["outcome"], answer["to_version"]) == ("active", 2)
-            await idle(spine)
-
-
 async def test_a_version_rolled_back_from_is_not_gone_back_to_once_the_registry_agrees(
     node: NodeInMemory,
 ) -> None:
@@ -201,37 +159,6 @@ async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
         assert await refused(client, "/rollback", model=M, alias=A, version=1) == reason
         await decide(client, "/unpin", model=M, alias=A)
         assert spine.journal.view.holds == {}
-
-
-async def test_a_rollback_is_answered_before_it_serves(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        node.gateway.stages_wait = True
-        assert (await client.post("/rollback", json={"model": M, "alias": A})).status_code == 202
-        await becomes(lambda: len(node.gateway.stages) == 3, "the stage is under way")
-        params = {"model": M, "selector": A}
-        found = (await client.get("/explain", params=params)).json()
-        (one,) = found["selectors"]
-        assert (one["version"], one["why"], one["doing"]) == (2, "under_way", ["stage"])
-        node.gateway.end_stage(node.gateway.stages[-1])
-        await node.serves(1)
-
-
-async def test_a_rollback_whose_copy_the_disk_refuses_is_recorded_and_copied_later(
-    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        with monkeypatch.context() as full:
-            fill_disk(full)
-            answer = await decide(client, "/rollback", model=M, alias=A)
-            assert (answer["outcome"], answer["not_recorded"]) == ("active", None)
-            await idle(spine)
-        (hold,) = spine.journal.view.holds.values()
-        await spine.next_decision()
-    assert HoldsFile(node.folder / "holds.json").read().holds == (hold,)
 
 
 @pytest.mark.parametrize(

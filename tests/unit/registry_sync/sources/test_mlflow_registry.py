@@ -187,20 +187,25 @@ def test_latest_is_the_highest_ready_version():
 
 
 @pytest.mark.parametrize(
-    ("alias", "target", "said"),
+    ("alias", "target", "said", "unfollowed"),
     [
-        ("1", "1", "digits"),
-        ("a b", "1", "letters"),
-        ("champion", "9", "not listed"),
-        ("champion", "3", "PENDING_REGISTRATION"),
-        ("champion", "x", "cannot be a version"),
-        ("latest", "1", "highest"),
+        ("1", "1", "digits", set()),
+        ("a b", "1", "letters", set()),
+        ("champion", "9", "not listed", {"champion"}),
+        ("champion", "3", "PENDING_REGISTRATION", {"champion"}),
+        ("champion", "x", "cannot be a version", {"champion"}),
+        ("champion", True, "cannot be a version", {"champion"}),
+        ("champion", None, "cannot be a version", {"champion"}),
+        ("latest", "1", "highest", set()),
     ],
 )
-def test_an_alias_that_cannot_be_followed_is_a_problem_of_its_model_only(alias, target, said):
+def test_an_alias_that_cannot_be_followed_is_a_problem_of_its_model_only(
+    alias, target, said, unfollowed
+):
     versions = [version("m", 1), version("m", 3, status="PENDING_REGISTRATION"), version("n", 1)]
     aspired = listed([model("m", {alias: target, "fine": "1"}), model("n")], versions)
     assert aspired.models["m"].aliases == {"fine": 1, "latest": 1}
+    assert aspired.models["m"].unfollowed == unfollowed
     (problem,) = aspired.models["m"].problems
     assert alias in problem
     assert said in problem

@@ -12,7 +12,6 @@ from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, promoted, refused
-from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
 
 @pytest.fixture
@@ -64,16 +63,6 @@ async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> N
         await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
 
 
-async def test_a_pin_survives_a_restart_and_a_lost_ledger(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await pinned(client, 2)
-    (node.folder / "ledger.db").unlink()
-    async with node.control_plane() as spine:
-        await moved(node, spine, 3)
-        assert node.gateway.points(M, A) == 2
-
-
 async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, listening(node, spine) as command:
         await node.serves(1)
@@ -89,17 +78,6 @@ async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeIn
         assert node.gateway.points(M, A) == 1  # and not 2, which was rolled back from
         (hold,) = spine.journal.view.holds.values()
         assert (hold.target_version, hold.lasting) == (3, True)
-
-
-async def test_what_is_quarantined_is_not_pinned(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await quarantined(node, spine)
-        reason = await refused(client, "/pin", model=M, alias=A, version=2)
-        assert spine.journal.view.quarantines[M, 2].reason in reason
-        assert spine.journal.view.holds == {}
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
 
 
 async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
@@ -157,14 +135,6 @@ async def test_what_cannot_be_pinned_is_said(
         answer = await client.post(route, json=body)
     assert answer.status_code == status
     assert says in str(answer.json()["detail"])
-
-
-async def test_a_version_that_is_not_there_is_not_pinned(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        answer = await pinned(client, 9)
-        assert answer["pinned"] is False
-        assert "no version 9" in answer["reason"]
 
 
 async def test_a_pin_that_is_not_waited_for_can_be_asked_for_again(node: NodeInMemory) -> None:

@@ -36,8 +36,7 @@ from registry_sync.operations.webhooks.authentication import (
 )
 from registry_sync.operations.webhooks.routes import WebhookSecrets, build_webhooks
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory
 from tests.fakes.wire import PATIENCE_S, WireTransport, connect
 
 NOW = 1_795_226_549
@@ -119,12 +118,6 @@ def test_the_signature_is_what_mlflow_sends() -> None:
         sign("s\u00e9cret".encode(), delivery_id, b"1795226549", body)
         == b"v1,D/Sauu2tw4VlvVAsMv6Tk82CNuXYmq35XJBMecCnGyw="
     )
-
-
-async def test_an_event_of_mlflow_is_taken_and_names_its_model() -> None:
-    body = event()
-    answer, hinted = await post("mlflow", body, signed(body))
-    assert (answer.status_code, answer.content, hinted) == (202, b"", [M])
 
 
 def forged(body: bytes) -> dict[str, str]:
@@ -244,29 +237,6 @@ async def test_a_webhook_is_posted() -> None:
 
 
 # --- once -----------------------------------------------------------------------------------------
-
-
-async def test_ten_thousand_repeats_of_one_delivery_change_nothing(tmp_path: Path) -> None:
-    node = NodeInMemory.with_versions(tmp_path, 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
-        listed = node.registry.listed
-        body = event()
-        headers = signed(body)
-        async with posting(lambda model: spine.hint(model, "webhook")) as client:
-            first = await client.post("/webhooks/mlflow", content=body, headers=headers)
-            assert first.status_code == 202
-            await becomes(lambda: node.registry.asked == [M], "it was looked at")
-            await becomes(lambda: spine._hints._looking is None, "the look is over")
-            tasks, generation = len(asyncio.all_tasks()), node.gateway.generation
-            for _ in range(REPEATS):
-                again = await client.post("/webhooks/mlflow", content=body, headers=headers)
-                assert again.status_code == 202
-        await idle(spine)
-        assert (node.registry.asked, node.registry.listed) == ([M], listed)
-        await becomes(lambda: len(asyncio.all_tasks()) <= tasks, "no task is left")
-        assert (node.gateway.generation, node.gateway.points(M, A)) == (generation, 1)
 
 
 async def test_operators_see_what_a_webhook_was_sent(tmp_path: Path) -> None:
@@ -478,20 +448,6 @@ async def test_what_is_no_notification_is_said_to_be_none(body: bytes) -> None:
     assert (answer.status_code, hinted) == (400, [])
 
 
-async def test_a_promotion_is_followed_by_a_webhook(node: NodeInMemory) -> None:
-    async with (
-        node.control_plane() as spine,
-        posting(lambda model: spine.hint(model, "webhook")) as client,
-    ):
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        body = event()
-        await client.post("/webhooks/mlflow", content=body, headers=signed(body))
-        await node.serves(2)
-        await idle(spine)
-        assert spine.ledger.activations_of(M, A)[0].asked_by == "webhook"
-
-
 # --- operators over TCP ---------------------------------------------------------------------------
 
 OPERATORS_ROUTES = [
@@ -592,20 +548,6 @@ async def test_a_connection_that_asks_nothing_is_closed() -> None:
         said = await received(host, port, whole + whole[:30])
         assert said.startswith(b"HTTP/1.1 202")
         assert b"HTTP/1.1 408" in said
-
-
-async def test_silent_connections_shut_nobody_out_for_long() -> None:
-    async with listening(replace(TCP_LIMITS, most=4, idle_s=0.3)) as (host, port):
-        silent = [asyncio.create_task(received(host, port, b"")) for _ in range(200)]
-        async with asyncio.timeout(PATIENCE_S):
-            said = b""
-            while not said.startswith(b"HTTP/1.1 202"):
-                closing = delivery(event()).replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
-                with contextlib.suppress(ConnectionError):
-                    said = await received(host, port, closing)
-        turned_away = await asyncio.gather(*silent, return_exceptions=True)
-    told = [one for one in turned_away if isinstance(one, bytes) and b"too_many_connections" in one]
-    assert told
 
 
 def test_an_address_that_is_taken_is_said() -> None:

@@ -228,11 +228,3 @@ async def test_a_pin_to_what_is_active_is_answered_when_nothing_moves_the_alias_
         before = moves_of_alias(node)
         await idle(spine)
         assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
-
-
-async def test_what_was_pinned_a_moment_ago_is_unpinned(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await pinned(client, 1)
-        answer = await decide(client, "/unpin", model=M, alias=A)
-        assert (answer["was"], answer["was_pinned"]) == (1, True)

@@ -97,24 +97,6 @@ async def test_what_operators_decide_is_in_force_and_recorded_when_the_ledger_ta
         assert (await client.get("/state")).json()["problems"] == []
 
 
-async def test_they_are_undone_without_it_as_well(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
-        await answer(client, "/rollback", **ALIAS)
-        await answer(client, "/freeze")
-        with node.refusing_ledger():
-            await answer(client, "/unfreeze")
-            let_go = await answer(client, "/unpin", **ALIAS)
-            assert (let_go["was"], bool(let_go["not_recorded"])) == (1, True)
-            await node.serves(2)
-        await ledger_answers(spine)
-        await idle(spine)
-        view = spine.ledger.view()
-        assert (view.holds, view.freeze) == ({}, None)
-        told_of = {what for what, _, asked_by in await told(client) if asked_by == "operator"}
-        assert told_of == {"activate", "hold", "end_hold", "freeze", "unfreeze"}
-
-
 async def test_what_was_decided_while_it_was_away_is_recorded_as_late(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,28 +197,6 @@ async def test_where_the_disk_takes_nothing_either_they_wait_in_memory_and_that_
         await idle(spine)
         assert spine.ledger.view().holds[M, A].target_version == 1
         assert (await client.get("/health/ready")).json()["not_written"] == []
-
-
-async def test_every_move_that_was_made_meanwhile_is_in_the_history(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        for version in (2, 3):  # their bytes are accepted before
-            node.gateway.want(M, version)
-        await idle(spine)
-        with node.refusing_ledger():
-            for version in (2, 3, 1):
-                await promoted(node, spine, version)
-        await ledger_answers(spine)
-        await idle(spine)
-        moves = spine.ledger.activations_of(M, A)
-        assert [(one.version, one.asked_by) for one in moves] == [
-            (1, "poll"),
-            (3, "poll"),
-            (2, "poll"),
-            (1, "poll"),
-        ]
-        assert moves[1].durations_s
-        assert (await told(client))[:3] == [("activate", one, "poll") for one in (1, 3, 2)]
 
 
 async def test_a_rollback_that_only_the_ledger_could_place_says_so(

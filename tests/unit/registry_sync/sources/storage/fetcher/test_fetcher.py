@@ -20,7 +20,6 @@ from registry_sync.sources.storage import fetcher as fetch_module
 from registry_sync.sources.storage.fetcher import FetchedArtifact, Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER, RemoteFile, RemoteListing
-from registry_sync.sources.storage.upload_stability import UploadStability
 from tests.fakes.artifacts import FILES, fetched, write_files
 
 ROOMY = {"disk_floor_bytes": 0, "stable_after_s": 0.0}
@@ -316,11 +315,3 @@ def test_a_folder_tells_how_old_it_is_whatever_its_copier_says(origin, tmp_path)
         os.utime(origin / path, (0, 0))
     with pytest.raises(IncompleteArtifactError, match="the newest file is 0 s old"):
         fetcher(stable_after_s=3600).fetch(str(origin), tmp_path / "into")
-
-
-def test_places_that_are_remembered_are_bounded():
-    seen = UploadStability(most=2)
-    for number in range(4):
-        seen.note(f"place {number}", "as it is", 0.0)
-    assert seen.note("place 3", "as it is", 9.0).since_s == 0.0
-    assert seen.note("place 0", "as it is", 9.0).since_s == 9.0

@@ -21,10 +21,8 @@ from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.local import LocalLocation
 from registry_sync.sources.storage.location import NEVER
 from registry_sync.sources.storage.mlflow_artifacts import RepositoryLocation
-from registry_sync.sources.storage.s3 import S3Location
 from registry_sync.system.threads import StoppedError
 from tests.fakes.artifacts import FILES, write_files
-from tests.fakes.s3 import FakeS3
 
 LIMIT_S = 0.05
 PATIENCE_S = 20.0
@@ -134,20 +132,6 @@ def test_a_place_that_has_to_be_asked_for_is_asked_for_in_time(tmp_path, monkeyp
     slow.gate.set()
 
 
-def test_no_page_is_asked_for_that_nobody_waits_for(tmp_path, serve):
-    s3, slow = FakeS3(page=1), Slow(after=1)
-    for path, content in FILES.items():
-        s3.put(f"m/1/{path}", content)
-    s3.before = lambda _name, _key: slow.wait()
-    serve(S3Location(s3, "bucket", "m/1/"))  # type: ignore[arg-type]  # as much of it as is used
-    with pytest.raises(FetchTimeoutError):
-        fetcher().fetch("s3://bucket/m/1", tmp_path / "into")
-    slow.gate.set()
-    assert slow.ended.wait(PATIENCE_S)
-    time.sleep(0.01)
-    assert s3.count("list_objects_v2") == 2  # of four
-
-
 @dataclass
 class Repository:
     """As much of one of MLflow's artifact repositories as is used: of a folder."""
@@ -214,21 +198,6 @@ def test_a_download_that_hangs_ends_the_fetch_in_time_and_leaves_nothing(reposit
     while downloads(staging):  # the download that nobody waited for removes its own
         assert time.monotonic() < give_up_at
         time.sleep(0.005)
-
-
-def test_a_stop_ends_a_download_that_hangs(repository, tmp_path):
-    repository.download = Slow()
-    seen = []
-
-    def stop_then(arrived, total):
-        seen.append(arrived)
-        if repository.download.calls:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        fetcher(3600).fetch("gs://any", tmp_path / "into", on_progress=stop_then)
-    assert set(seen) == {0}
-    repository.download.gate.set()
 
 
 @pytest.mark.parametrize("limit", ["max_bytes", "disk_floor_bytes"])
