@@ -57,12 +57,13 @@ def describe(fetched: FetchedArtifact) -> dict[str, Any]:
     """
     folder = fetched.folder
     mlmodel = check_complete(folder)
-    pyfunc = _flavors(mlmodel).get("python_function")
+    pyfunc = mlmodel["flavors"].get("python_function")
     if not isinstance(pyfunc, dict) or not isinstance(pyfunc.get("loader_module"), str):
         raise BrokenModelError(
             "MLmodel has no python_function flavor with a loader_module, so it cannot be served"
         )
-    requirements = _requirements(folder)
+    found = requirements_file.read(folder)
+    requirements = [] if found is None else found.to_compare()
     return {
         "format_version": DESCRIPTION_FORMAT_VERSION,
         "digest": fetched.manifest.digest,
@@ -119,7 +120,8 @@ def _read_mlmodel(path: Path) -> dict[str, Any]:
         raise BrokenModelError(f"MLmodel is larger than {_MAX_MLMODEL_BYTES} bytes")
     try:
         parsed = safe_yaml.load(path.read_bytes())
-        _flavors(parsed)
+        if not isinstance(parsed.get("flavors"), dict):
+            raise TypeError("no flavors")  # noqa: TRY301 - as a text without members raises
     except safe_yaml.UnreadableYamlError as error:
         raise BrokenModelError(f"MLmodel cannot be read as MLflow writes it ({error})") from error
     except (TypeError, AttributeError) as error:
@@ -127,14 +129,6 @@ def _read_mlmodel(path: Path) -> dict[str, Any]:
             "MLmodel cannot be read as MLflow writes it (it names no flavors)"
         ) from error
     return dict(parsed)
-
-
-def _flavors(mlmodel: Any) -> dict[str, Any]:
-    """Return the flavors by name."""
-    flavors = mlmodel.get("flavors")
-    if not isinstance(flavors, dict):
-        raise TypeError("no flavors")
-    return flavors
 
 
 def _flavor(mlmodel: Mapping[str, Any], pyfunc: Mapping[str, Any]) -> str:
@@ -169,11 +163,7 @@ def _flavor_paths(flavor: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _signature(logged: Any) -> dict[str, Any] | None:
-    """Return MLflow's signature with its JSON lists parsed, or None if there is none.
-
-    Raises:
-        BrokenModelError: The signature cannot be read, so no input could be validated.
-    """
+    """Return MLflow's signature with its JSON lists parsed, or None if there is none."""
     if logged is None:
         return None
     try:
@@ -187,29 +177,20 @@ def _json_list(text: str | None) -> list[Any] | None:
     """Parse one part of a signature, a JSON list or None."""
     if text is None:
         return None
-    parsed = _strict_json(text)
+    parsed = _parse_json(text, allow_nan=False)
     if not isinstance(parsed, list):
         raise TypeError("not a list")
     return parsed
 
 
-def _strict_json(text: str) -> Any:
-    """Parse JSON without NaN."""
+def _parse_json(text: str | bytes, *, allow_nan: bool) -> Any:
+    """Parse JSON; an example as MLflow writes it may have NaN, which callers spell null."""
 
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not a JSON value")
-
-    return _check_round_trip(json.loads(text, parse_constant=refuse))
-
-
-def _example_json(text: bytes) -> Any:
-    """Parse an example as MLflow writes it, with NaN, which callers spell null."""
-
-    def null_for_nan(name: str) -> None:
-        if name != "NaN":
+    def constant(name: str) -> None:
+        if name != "NaN" or not allow_nan:
             raise ValueError(f"{name} is not a JSON value")
 
-    return _check_round_trip(json.loads(text, parse_constant=null_for_nan))
+    return _check_round_trip(json.loads(text, parse_constant=constant))
 
 
 def _check_round_trip(parsed: Any) -> Any:
@@ -252,7 +233,7 @@ def _example(folder: Path, info: Any) -> dict[str, Any]:
     serving = None
     if file.is_file() and file.stat().st_size <= _MAX_SERVING_EXAMPLE_BYTES:
         try:
-            serving = _example_json(file.read_bytes())
+            serving = _parse_json(file.read_bytes(), allow_nan=True)
         except (ValueError, RecursionError):
             serving = None
     return {"path": path, "serving": serving}
@@ -273,12 +254,6 @@ def _read_text(file: Path) -> str:
     if not file.is_file() or file.stat().st_size > _MAX_TEXT_BYTES:
         return ""
     return file.read_text(encoding="utf-8", errors="replace")
-
-
-def _requirements(folder: Path) -> list[str]:
-    """Return the requirements, and the lines that cannot be read."""
-    found = requirements_file.read(folder)
-    return [] if found is None else found.to_compare()
 
 
 def _frameworks(mlmodel: Mapping[str, Any], requirements: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Removal of files and folders that may be read-only."""
+"""Folders of this node: made, and removed although they may be read-only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.system.files import set_aside
+
 _FOLDER = 0o700
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder; set aside anything else with its path."""
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            set_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def remove(path: Path) -> None:

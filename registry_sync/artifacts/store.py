@@ -42,7 +42,6 @@ from gateway.system.files import (
     put_in_place,
     read_file,
     replace_file,
-    set_aside,
     sync_folder,
     write_beside,
 )
@@ -54,7 +53,7 @@ from registry_sync.artifacts.artifact_record import (
 )
 from registry_sync.artifacts.copy_check import what_differs
 from registry_sync.artifacts.description import DESCRIPTION_FORMAT_VERSION
-from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.file_tree import make_folder, remove
 from registry_sync.artifacts.manifest import FetchedArtifact, Manifest
 from registry_sync.domain import AcceptedDigest
 from registry_sync.errors import StoreError, UnsafePathError
@@ -109,7 +108,8 @@ class _RecordGoneError(_DamagedError):
 class ArtifactStore:
     """Owns ``artifacts/`` and ``incoming/`` of a node. One process; any of its threads.
 
-    The process may be killed at any moment: `open` removes incomplete artifacts.
+    The process may be killed at any moment: `open` removes incomplete artifacts. Every method may
+    raise `StoreError`: the disk refused, or a newer release wrote what is read.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ArtifactStore:
         """
         with _as_store_error("be opened"):
             for folder in (self._artifacts, self._incoming):
-                _make_folder(folder)
+                make_folder(folder)
             complete = self.all()
             leftovers = list(self._incoming.iterdir())
             if self._formerly_incoming.exists():
@@ -175,11 +175,7 @@ class ArtifactStore:
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
-        """Lend a path, not existing yet, for one fetch; remove its folder and reservation after.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Lend a path, not existing yet, for one fetch; remove its folder and reservation after."""
         with _as_store_error("lend an incoming folder"):
             own = Path(tempfile.mkdtemp(dir=self._incoming))
         path = own / "artifact"
@@ -209,11 +205,7 @@ class ArtifactStore:
             return StoreUse(stored, coming, self._budget_bytes)
 
     def free_bytes(self) -> int:
-        """Return the free bytes of the file system.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Return the free bytes of the file system."""
         with _as_store_error("measure the free space"):
             return shutil.disk_usage(self._artifacts).free
 
@@ -227,9 +219,6 @@ class ArtifactStore:
 
         Idempotent: an artifact that exists only gains the acceptance. One that replaces a dropped
         copy keeps the acceptances of that copy.
-
-        Raises:
-            StoreError: The disk refused.
         """
         digest = fetched.manifest.digest
         with self._lock, _as_store_error("add an artifact"):
@@ -278,11 +267,7 @@ class ArtifactStore:
         return dict(self._damaged)
 
     def all(self) -> dict[str, StoredArtifact]:
-        """Return every complete artifact by digest.
-
-        Raises:
-            StoreError: See `get`.
-        """
+        """Return every complete artifact by digest."""
         with _as_store_error("be listed"):
             owners = [_owner(entry.name) for entry in self._artifacts.iterdir()]
         digests = {digest for digest, part in owners if digest and part in _PARTS}
@@ -333,11 +318,7 @@ class ArtifactStore:
             self._write(artifact.with_acceptance(acceptance))
 
     def note_creation(self, digest: str, model: str, version: int, creation: str) -> None:
-        """Record the creation of an acceptance that an older release wrote without one.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Record the creation of an acceptance that an older release wrote without one."""
         with self._lock, _as_store_error("record a creation"):
             artifact = self.get(digest)
             changed = artifact and artifact.with_creation(model, version, creation)
@@ -365,31 +346,19 @@ class ArtifactStore:
         return max(found, key=lambda each: each[0].accepted_at(each[1]), default=None)
 
     def remove(self, digest: str) -> None:
-        """Remove an artifact, damaged or not, if it exists.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Remove an artifact, damaged or not, if it exists."""
         with self._lock, _as_store_error(f"remove {digest}"):
             self._remove(digest)
             self._carried.pop(digest, None)
 
     def drop(self, digest: str) -> None:
-        """Remove an artifact whose bytes are wrong, and set a damaged record aside.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Remove an artifact whose bytes are wrong, and set a damaged record aside."""
         with self._lock, _as_store_error(f"drop {digest}"):
             self.get(digest)  # notes damage, so that the record is set aside
             self._drop(digest)
 
     def drop_damaged(self, digest: str) -> StoredArtifact | None:
-        """Return an artifact that is complete; remove any other, and set its record aside.
-
-        Raises:
-            StoreError: The disk refused.
-        """
+        """Return an artifact that is complete; remove any other, and set its record aside."""
         with self._lock, _as_store_error(f"drop {digest}"):
             found = self.get(digest)
             if found is None:
@@ -525,14 +494,6 @@ class ArtifactStore:
         """Write the record of a stored artifact."""
         replace_file(self._record(artifact.digest), record_of(artifact), mode=_READ_ONLY_FILE)
         self._index(artifact)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder; set aside anything else with its path."""
-    if not folder.is_dir():
-        if os.path.lexists(folder):
-            set_aside(folder)
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _try_to_remove(leftover: Path) -> None:

@@ -26,7 +26,7 @@ from registry_sync.errors import IncompleteArtifactError, SyncError
 from registry_sync.settings import MAX_ARTIFACT_FILES, SyncSettings
 
 if TYPE_CHECKING:  # other commands start half a second faster
-    from registry_sync.sources import Publication, Source
+    from registry_sync.sources import Source
 
 # --- stamp ----------------------------------------------------------------------------------------
 
@@ -80,11 +80,7 @@ def _print_stamped(answer: StampAnswer) -> None:
 
 
 def _digest_of(registry: Source, settings: SyncSettings, listed: AspiredVersion) -> str:
-    """Fetch the bytes into a temporary folder, once they are stable; return their digest.
-
-    Raises:
-        SyncError: The bytes cannot be fetched, or are refused.
-    """
+    """Fetch the bytes into a temporary folder, once they are stable; return their digest."""
     from registry_sync import bootstrap
     from registry_sync.artifacts import check_complete
 
@@ -162,7 +158,18 @@ def publish(
             "This storage ignores conditional writes, so two publications of one model may mix: "
             "publish from one machine at a time."
         )
-    print_answer(_published(done, aliases, read.size_bytes), _print_published, as_json=as_json)
+    answer = PublishedVersion(
+        model=done.place.model,
+        version=done.version,
+        digest=done.manifest.digest,
+        location=done.place.uri(done.place.files(done.version)),
+        files=len(done.manifest.files),
+        size_bytes=read.size_bytes,
+        uploaded=done.uploaded,
+        aliases=aliases,
+        guarded=done.guarded,
+    )
+    print_answer(answer, _print_published, as_json=as_json)
 
 
 class PublishedVersion(BaseModel):
@@ -180,20 +187,6 @@ class PublishedVersion(BaseModel):
     uploaded: bool
     aliases: list[str]
     guarded: bool
-
-
-def _published(done: Publication, aliases: list[str], size_bytes: int) -> PublishedVersion:
-    return PublishedVersion(
-        model=done.place.model,
-        version=done.version,
-        digest=done.manifest.digest,
-        location=done.place.uri(done.place.files(done.version)),
-        files=len(done.manifest.files),
-        size_bytes=size_bytes,
-        uploaded=done.uploaded,
-        aliases=aliases,
-        guarded=done.guarded,
-    )
 
 
 def _print_published(answer: PublishedVersion) -> None:

@@ -226,11 +226,7 @@ class Backlog:
         self._moves_paused_until = time.monotonic() + pause_s
 
     async def _with_file(self, work: Callable[[], _T]) -> _T:
-        """Use the holds file in the ledger's thread, within a time limit.
-
-        Raises:
-            LedgerError: The file cannot be used, or the disk does not answer in time.
-        """
+        """Use the holds file in the ledger's thread, within a time limit."""
         try:
             async with asyncio.timeout(_FILE_LIMIT_S):
                 return await self._threads.ledger(work)

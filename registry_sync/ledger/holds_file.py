@@ -47,7 +47,10 @@ class DamagedHoldsError(LedgerError):
 
 
 class HoldsFile:
-    """Holds and freeze in force, and what the ledger has not recorded. Blocking; any thread."""
+    """Holds and freeze in force, and what the ledger has not recorded. Blocking; any thread.
+
+    Every method raises `LedgerError` if the disk refuses, or the file cannot be read now.
+    """
 
     def __init__(self, path: Path, damaged: DamagedFiles | None = None) -> None:
         self._path = path
@@ -99,9 +102,6 @@ class HoldsFile:
         """Replace holds and freeze, and keep unrecorded decisions and moves.
 
         A damaged file is replaced.
-
-        Raises:
-            LedgerError: The disk refused, or the file cannot be read now.
         """
         with self._writing:
             try:
@@ -111,21 +111,13 @@ class HoldsFile:
             self.write(replace(snapshot, changes=kept.changes, activations=kept.activations))
 
     def keep(self, changes: Sequence[HoldChange], activations: Sequence[Activation]) -> None:
-        """Replace the unrecorded decisions and moves, and keep holds and freeze.
-
-        Raises:
-            LedgerError: The disk refused, or the file cannot be read.
-        """
+        """Replace the unrecorded decisions and moves, and keep holds and freeze."""
         with self._writing:
             snapshot = self.read()
             self.write(replace(snapshot, changes=tuple(changes), activations=tuple(activations)))
 
     def write(self, snapshot: HoldsSnapshot) -> None:
-        """Replace the file, and fsync it.
-
-        Raises:
-            LedgerError: The disk refused.
-        """
+        """Replace the file, and fsync it."""
         members = _SNAPSHOT.dump_json(snapshot, indent=1).removeprefix(b"{\n")
         content = seal(b'{\n "format_version": %d,\n%b' % (_FORMAT_VERSION, members))
         with self._writing:

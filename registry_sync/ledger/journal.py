@@ -163,20 +163,12 @@ class Journal:
         return None
 
     async def _recall(self) -> None:
-        """Apply the backlog that an earlier process left in the holds file.
-
-        Raises:
-            LedgerError: The file cannot be read now.
-        """
+        """Apply the backlog that an earlier process left in the holds file."""
         if await self._backlog.recall():
             self._stale = True
 
     async def _read(self) -> None:
-        """Read the models that were written since the last read, or all.
-
-        Raises:
-            LedgerError: The ledger cannot be read.
-        """
+        """Read the models that were written since the last read, or all."""
         if self._stale or len(self._stale_models) > _MOST_READ_APART:
             await self._read_all()
         elif self._stale_models:

@@ -37,7 +37,11 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
     if state is None and "list" in doing and selector is None:
         state = ModelState(name=model, aliases=[], versions=[])
     if state is None:
-        raise unknown_model(view, model)
+        problem = view.source_error
+        raise UnknownError(
+            f"neither the registry nor this node knows a model {model!r}"
+            + (f"; the registry could not be listed: {problem}" if problem else "")
+        )
     if selector is None:
         explained = [explain_alias(view, model, alias.alias) for alias in state.aliases]
     elif isinstance(selector, int):
@@ -58,15 +62,6 @@ async def explain_model(view: NodeView, model: str, selector: Selector | None) -
         fetches=fetches(view, model),
         doing=doing,
         attempts=attempts,
-    )
-
-
-def unknown_model(view: NodeView, model: str) -> UnknownError:
-    """Return the error of a model that neither registry nor node knows."""
-    problem = view.source_error
-    return UnknownError(
-        f"neither the registry nor this node knows a model {model!r}"
-        + (f"; the registry could not be listed: {problem}" if problem else "")
     )
 
 

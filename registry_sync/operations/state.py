@@ -45,6 +45,12 @@ async def state_document(
 def _without_models(
     view: NodeView, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState]
 ) -> bytes:
+    use = view.store_use()
+    store = StoreState(
+        stored_bytes=use.stored_bytes,
+        coming_bytes=use.coming_bytes,
+        budget_bytes=use.budget_bytes or None,
+    )
     state = State(
         node_id=node_id,
         tracking_uri=tracking_uri,
@@ -54,7 +60,7 @@ def _without_models(
         ledger_error=view.ledger_error,
         generation=view.generation,
         frozen=frozen(view),
-        store=_store(view),
+        store=store,
         problems=[
             *view.aspired.problems,
             *damage.read_damage(view),
@@ -88,15 +94,6 @@ def fetches(view: NodeView, only: str | None = None) -> list[FetchState]:
     return [one for one in view.fetches if only in (None, one.model)]
 
 
-def _store(view: NodeView) -> StoreState:
-    use = view.store_use()
-    return StoreState(
-        stored_bytes=use.stored_bytes,
-        coming_bytes=use.coming_bytes,
-        budget_bytes=use.budget_bytes or None,
-    )
-
-
 def _names(view: NodeView) -> list[str]:
     """Return the models of registry, gateway and holds, sorted."""
     held = {model for model, _ in view.ledger.holds}
@@ -108,7 +105,7 @@ def _model(view: NodeView, name: str, damaged: Mapping[str, str]) -> ModelState:
     described = view.described.get(name)
     return ModelState(
         name=name,
-        aliases=_with_damage(_aliases(view, name), damaged),
+        aliases=_aliases(view, name, damaged),
         versions=described.versions if described else [],
     )
 
@@ -122,13 +119,8 @@ def _is_known(view: NodeView, model: str) -> bool:
     )
 
 
-def _with_damage(aliases: list[AliasState], damaged: Mapping[str, str]) -> list[AliasState]:
-    """Return the aliases, with the reason of damaged bytes."""
-    found = [(one, damaged.get(one.digest or "")) for one in aliases]
-    return [one.model_copy(update={"reason": why}) if why else one for one, why in found]
-
-
-def _aliases(view: NodeView, name: str) -> list[AliasState]:
+def _aliases(view: NodeView, name: str, damaged: Mapping[str, str]) -> list[AliasState]:
+    """Return the aliases of a model; damaged bytes are the first reason."""
     active = view.active_of(name)
     listed = view.aspired.models.get(name)
     aspired = dict(listed.aliases) if listed else {}
@@ -136,12 +128,15 @@ def _aliases(view: NodeView, name: str) -> list[AliasState]:
     held = (alias for _, alias in snapshot.ledger.holds)
     unfollowed = listed.unfollowed if listed else ()
     words = sorted({*aspired, *unfollowed, *active, *held})
-    return [_alias(view, snapshot, name, word) for word in words]
+    return [_alias(view, snapshot, (name, word), damaged) for word in words]
 
 
-def _alias(view: NodeView, snapshot: Snapshot, model: str, alias: str) -> AliasState:
+def _alias(
+    view: NodeView, snapshot: Snapshot, key: tuple[str, str], damaged: Mapping[str, str]
+) -> AliasState:
+    model, alias = key
     active = view.active_of(model).get(alias)
-    hold = snapshot.ledger.holds.get((model, alias))
+    hold = snapshot.ledger.holds.get(key)
     found = explain(snapshot, model, alias, active)
     return AliasState(
         alias=alias,
@@ -152,7 +147,7 @@ def _alias(view: NodeView, snapshot: Snapshot, model: str, alias: str) -> AliasS
         previous=active.previous_version if active else None,
         held_at=hold.target_version if hold else None,
         pinned=hold is not None and hold.lasting,
-        reason=_why_not(view, model, alias, found),
+        reason=damaged.get(active.digest if active else "") or _why_not(view, key, found),
         signature_change=found.signature_change,
     )
 
@@ -163,12 +158,12 @@ _OF_BYTES = frozenset(
 """Reasons that keep an alias from a version that was made anew under its number."""
 
 
-def _why_not(view: NodeView, model: str, alias: str, found: Explanation) -> str | None:
+def _why_not(view: NodeView, key: tuple[str, str], found: Explanation) -> str | None:
     """Return why an alias differs from the registry, or None if it does not, or moves."""
     if found.why is Cause.FAILING:
         return found.reason
     if found.why is Cause.UNDER_WAY:
-        failure = last_failure(view, model, alias, found)
+        failure = last_failure(view, *key, found)
         return failure.reason if failure else None
     there = found.active == found.aspired and found.why not in _OF_BYTES
     is_shown = not there and found.why not in (Cause.FOLLOWS, Cause.GONE, Cause.UNKNOWN)

@@ -1,16 +1,17 @@
 """Registries that say what is aspired, and the places where their bytes are."""
 
 from registry_sync.sources.mlflow_registry import connect_mlflow as connect_mlflow
-from registry_sync.sources.s3_layout import ModelLocation as ModelLocation, Root as Root
+from registry_sync.sources.s3_layout import (
+    SCHEME as SCHEME,
+    ModelLocation as ModelLocation,
+    Root as Root,
+)
 from registry_sync.sources.s3_publisher import (
     Publication as Publication,
     Publisher as Publisher,
     read_folder as read_folder,
 )
-from registry_sync.sources.s3_registry import (
-    SCHEME as SCHEME,
-    connect_s3_registry as connect_s3_registry,
-)
+from registry_sync.sources.s3_registry import connect_s3_registry as connect_s3_registry
 from registry_sync.sources.source import Source as Source
 from registry_sync.sources.storage import (
     Fetcher as Fetcher,

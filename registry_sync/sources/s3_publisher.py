@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.artifacts import UNSTORED_FILES, Manifest, check_complete, check_paths
+from registry_sync.artifacts import UNSTORED_FILES, Manifest, check_complete
 from registry_sync.errors import ArtifactError, ArtifactTooLargeError, PublishError, SourceError
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
@@ -39,6 +39,7 @@ from registry_sync.sources.storage import (
     is_changed,
     is_gone,
     is_unknown,
+    stored_part,
 )
 
 if TYPE_CHECKING:
@@ -111,11 +112,7 @@ def read_folder(path: Path, *, max_files: int, max_bytes: int, on_bytes: OnBytes
 def _list(path: Path, max_files: int) -> RemoteListing:
     """List a folder as a fetch does."""
     found = LocalLocation(path).files(max_files + len(UNSTORED_FILES))
-    files = tuple(file for file in found.files if file.path not in UNSTORED_FILES)
-    if len(files) > max_files:
-        raise ArtifactTooLargeError(f"{path} has more than {max_files} files")
-    check_paths(file.path for file in files)
-    return RemoteListing(files)
+    return RemoteListing(stored_part(found, max_files).files)
 
 
 class Publisher:
@@ -237,11 +234,7 @@ class Publisher:
             )
 
     def _write_manifest(self, folder: Folder, version: int) -> None:
-        """Write the manifest, which publishes the version.
-
-        Raises:
-            PublishError: Another publication of that number was faster.
-        """
+        """Write the manifest, which publishes the version."""
         text = folder.manifest.text().encode()
         if not self._guarded and version in list_model(self._client, self._place).published:
             self._check_same(folder, version)
@@ -334,11 +327,7 @@ def _is_as_hashed(folder: Folder) -> bool:
 
 
 def _has_what_was_hashed(there: S3Location, folder: Folder) -> bool:
-    """Whether the uploaded files have the folder's names and sizes.
-
-    Raises:
-        SourceError: The storage did not answer.
-    """
+    """Whether the uploaded files have the folder's names and sizes."""
     expected = {(file.path, file.size_bytes) for file in folder.listing.files}
     try:
         found = there.files(len(expected))

@@ -18,7 +18,6 @@ from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.s3_layout import (
     MAX_ALIASES_BYTES,
     MAX_MANIFEST_BYTES,
-    SCHEME,
     ManifestVersion,
     ModelListing,
     ModelLocation,
@@ -36,8 +35,6 @@ from registry_sync.sources.storage import (
     parts_in_order,
     wait_for,
 )
-
-__all__ = ["SCHEME", "S3Registry", "connect_s3_registry"]
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -186,11 +183,7 @@ class S3Registry:
             )
 
     def _published(self, model: str, version: int) -> tuple[ModelLocation, ManifestVersion]:
-        """Return the location and manifest of a published version.
-
-        Raises:
-            SourceError: The version is not published, or the storage did not answer.
-        """
+        """Return the location and manifest of a published version."""
         from botocore.exceptions import ClientError
 
         with as_source_error(f"version {version} of {model!r} could not be looked up"):
@@ -257,11 +250,7 @@ class S3Registry:
 
 
 def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> Iterator[_Answer]:
-    """Yield the results of calls, in order; several calls run at a time.
-
-    Raises:
-        SourceError: The time ``give_up_at`` (monotonic seconds) has passed.
-    """
+    """Yield the results of calls, in order; several calls run at a time."""
     answers = parts_in_order(calls, lambda call, _cancelled: (call(),), at_once=_CALLS_AT_ONCE)
     with closing(answers):
         for _, answer in answers:

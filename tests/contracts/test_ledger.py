@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -507,23 +507,6 @@ def test_ledger_fails_soon_without_its_server_and_recovers_with_it(
         finally:
             postgresql_server.start()
         assert ledger.ensure() is False  # nothing was lost, and nothing is filled again
-        assert ledger.activations_of("m") == [MOVE]
-
-
-@pytest.mark.integration
-def test_abandoned_call_of_a_hanging_server_fails_at_once(
-    postgresql_server: Postgres,
-) -> None:
-    with opened(postgresql_server.empty_database()) as ledger, ThreadPoolExecutor(1) as thread:
-        ledger.activated(MOVE)
-        with postgresql_server.hung():
-            asked = thread.submit(ledger.view)
-            assert not wait([asked], timeout=0.3).done
-            close = ledger.abandon()
-            with pytest.raises(LedgerError):
-                asked.result(timeout=5)
-            thread.submit(close).result(timeout=5)
-        assert ledger.ensure() is False
         assert ledger.activations_of("m") == [MOVE]
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from alembic import command
-from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from registry_sync.domain import Activation
-from registry_sync.ledger.database import LedgerSetupError, find_migrations
+from registry_sync.ledger.database import LedgerSetupError
 from registry_sync.ledger.ledger import Ledger
+from tests.fakes.migrations import go
 from tests.servers import clean_environ
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +75,8 @@ def killed(before: Path, folder: Path) -> list[Path]:
 
 def migrated(path: Path, revision: str) -> Path:
     """Make a ledger as the release with this revision has it, with a row in it."""
-    config = Config()
-    config.set_main_option("script_location", str(find_migrations()))
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        connection.commit()
+    go(engine, command.upgrade, revision)
     engine.dispose()
     return path
 

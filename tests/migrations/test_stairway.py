@@ -8,39 +8,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, inspect
 
-from registry_sync.ledger.database import find_migrations
 from registry_sync.ledger.tables import metadata
+from tests.fakes.migrations import alembic_config, go
 
 ROOT = Path(__file__).parents[2]
 
 
-def config() -> Config:
-    made = Config()
-    made.set_main_option("script_location", str(find_migrations()))
-    return made
-
-
-@pytest.fixture
-def engine(database_url: str):
-    made = create_engine(database_url, poolclass=NullPool)
-    yield made
-    made.dispose()
-
-
-def go(engine: Engine, move, revision: str) -> None:
-    with engine.connect() as connection:
-        settings = config()
-        settings.attributes["connection"] = connection
-        move(settings, revision)
-        connection.commit()
-
-
 def revisions() -> list[str]:
     """Every revision, the oldest first."""
-    script = ScriptDirectory.from_config(config())
+    script = ScriptDirectory.from_config(alembic_config())
     return [one.revision for one in reversed(list(script.walk_revisions()))]
 
 
@@ -69,7 +47,7 @@ def test_every_table_carries_the_node() -> None:
 
 
 def test_there_is_one_line_of_revisions() -> None:
-    assert len(ScriptDirectory.from_config(config()).get_heads()) == 1
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 
 
 def test_by_hand_they_migrate_the_ledger_of_the_settings(
@@ -87,7 +65,7 @@ def test_the_statements_can_be_written_for(
 ) -> None:
     url = "sqlite://" if dialect == "sqlite" else "postgresql+psycopg://nobody@nowhere/none"
     monkeypatch.setenv("REGISTRY_SYNC_DATABASE_URL", url)
-    command.upgrade(config(), "head", sql=True)
+    command.upgrade(alembic_config(), "head", sql=True)
     written = capsys.readouterr().out
     assert "CREATE TABLE activations" in written
     assert "WHERE released_at IS NULL" in written  # as the first migration writes it

@@ -99,10 +99,6 @@ def _mismatch(line: str) -> str | None:
 
 
 def _of_wheel(url: str) -> SpecifierSet:
-    """Return the version that is at a wheel's URL.
-
-    Raises:
-        ValueError: It is no wheel's.
-    """
+    """Return the version that is at a wheel's URL."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     return SpecifierSet(f"=={parse_wheel_filename(name)[1]}")

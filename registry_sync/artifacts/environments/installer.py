@@ -69,45 +69,24 @@ class _TimeOverError(EnvironmentFailedError):
     """A step exceeded its time limit."""
 
 
-class Installer:
-    """uv with a node's limits and variables. Any thread."""
-
-    def __init__(
-        self, path: str, *, limits: BuildLimits, environ: Mapping[str, str], pythons: Path
-    ) -> None:
-        """Store what every build shares.
-
-        ``pythons`` is the folder for interpreters that uv, at ``path``, fetches; ``environ`` is the
-        process's environment, see `inherited`.
-        """
-        self.path = path
-        self.limits = limits
-        self._environ = inherited(environ)
-        self._pythons = pythons
-
-    def job(self, folder: Path, check: Check) -> Job:
-        """Return a build in ``folder``, whose time limit starts now."""
-        environ = {
-            "UV_CACHE_DIR": str(folder / "cache"),  # removed with the build
-            "UV_PYTHON_INSTALL_DIR": str(self._pythons),
-            **self._environ,
-            "NO_COLOR": "1",
-        }
-        return Job(self, folder, environ, check)
-
-
 class Job:
-    """One build: its steps share its limits. One thread."""
+    """One build by uv in ``folder``, within limits that begin now. One thread."""
 
     def __init__(
-        self, installer: Installer, folder: Path, environ: Mapping[str, str], check: Check
+        self,
+        uv: str,
+        folder: Path,
+        *,
+        limits: BuildLimits,
+        environ: Mapping[str, str],
+        check: Check,
     ) -> None:
-        self._installer = installer
-        self._limits = installer.limits
+        self._uv = uv
+        self._limits = limits
         self._folder = folder
-        self._environ = environ
+        self._environ = {"UV_CACHE_DIR": str(folder / "cache"), **environ}  # goes with the build
         self._check = check
-        self._give_up_at = time.monotonic() + self._limits.timeout_s
+        self._give_up_at = time.monotonic() + limits.timeout_s
 
     def install(self, arguments: Sequence[str]) -> None:
         """Run uv.
@@ -115,7 +94,7 @@ class Job:
         Raises:
             EnvironmentFailedError: uv failed, or exceeded a limit.
         """
-        command = [self._installer.path, "--no-progress", *arguments]
+        command = [self._uv, "--no-progress", *arguments]
         status, tail = self._run(command, self._environ, self._give_up_at)
         if status:
             raise _failed(status, tail)

@@ -30,11 +30,10 @@ from typing import Protocol
 
 import structlog
 
-from gateway.system.files import set_aside
 from registry_sync.artifacts import requirements_file
-from registry_sync.artifacts.environments.installer import BuildLimits, Check, Installer
+from registry_sync.artifacts.environments.installer import BuildLimits, Check, Job, inherited
 from registry_sync.artifacts.environments.recipe import OwnEnvironment, Recipe, read_recipe
-from registry_sync.artifacts.file_tree import remove
+from registry_sync.artifacts.file_tree import make_folder, remove
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError
 
@@ -85,9 +84,13 @@ class Environments:
         """
         self._folder = node_dir.absolute() / "environments"
         self._aside = self._folder / "aside"
-        self._installer = Installer(
-            installer, limits=limits, environ=environ, pythons=self._folder / "pythons"
-        )
+        self._uv = installer
+        self._limits = limits
+        self._environ = {
+            "UV_PYTHON_INSTALL_DIR": str(self._folder / "pythons"),
+            **inherited(environ),
+            "NO_COLOR": "1",
+        }
         self._clock = clock
         self._changed = threading.Condition()
         self._busy: set[str] = set()
@@ -102,9 +105,7 @@ class Environments:
         """
         try:
             for folder in (self._folder, self._aside):
-                if not folder.is_dir() and os.path.lexists(folder):
-                    set_aside(folder)
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
         except OSError as error:
             raise StoreError(f"{self._folder} cannot be used: {error.strerror}") from error
         give_up_at = time.monotonic() + _REMOVAL_PATIENCE_S
@@ -226,7 +227,8 @@ class Environments:
         folder = self._new_aside()
         try:
             make, install = _calls(recipe, folder)
-            job = self._installer.job(folder, check)
+            limits, environ = self._limits, self._environ
+            job = Job(self._uv, folder, limits=limits, environ=environ, check=check)
             job.install(make)
             # Resolve it now: an installed file may replace it.
             python = (folder / "environment" / "bin" / "python").resolve()

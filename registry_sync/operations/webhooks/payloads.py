@@ -1,6 +1,7 @@
 """Which models a delivery is about. Pure: bytes in, names out; nothing in it is believed further.
 
-A hint is no instruction: whatever it names is looked up in the registry.
+A hint is no instruction: whatever it names is looked up in the registry. Each reader raises
+`UnreadableBodyError` for a body that is not its sender's.
 """
 
 from __future__ import annotations
@@ -26,11 +27,7 @@ class UnreadableBodyError(Exception):
 
 
 def by_mlflow(body: bytes) -> Hinted:
-    """Return what an event of MLflow is about; an event that concerns no model: nothing.
-
-    Raises:
-        UnreadableBodyError: It is no event of MLflow.
-    """
+    """Return what an event of MLflow is about; an event that concerns no model: nothing."""
     event = _object(body, "an event of MLflow")
     entity, data = event.get("entity"), event.get("data")
     if not isinstance(entity, str) or not isinstance(data, dict):
@@ -41,11 +38,7 @@ def by_mlflow(body: bytes) -> Hinted:
 
 
 def by_reload(body: bytes) -> Hinted:
-    """Return what CI asks to look at: ``{"model": "churn"}``, or everything by ``{}``.
-
-    Raises:
-        UnreadableBodyError: It is neither.
-    """
+    """Return what CI asks to look at: ``{"model": "churn"}``, or everything by ``{}``."""
     asked = _object(body, "a reload") if body.strip() else {}
     if asked.keys() - {"model"}:
         raise UnreadableBodyError('a reload is {"model": "NAME"}, or {} for every model')
@@ -56,9 +49,6 @@ def by_s3(body: bytes, root: Root | None) -> Hinted:
     """Return what a notification of S3, ``{"Records": [...]}``, is about; a test has no records.
 
     If the registry is not in S3 (``root`` None), keys do not tell the models of their bytes.
-
-    Raises:
-        UnreadableBodyError: It is no such notification.
     """
     notification = _object(body, "an S3 event notification")
     records = notification.get("Records", [])

@@ -11,6 +11,7 @@ from registry_sync.sources.storage.location import (
     RemoteFile as RemoteFile,
     RemoteListing as RemoteListing,
     as_source_error as as_source_error,
+    stored_part as stored_part,
 )
 from registry_sync.sources.storage.s3 import (
     S3Location as S3Location,

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-from registry_sync.artifacts import UNSTORED_FILES, FetchedArtifact, Manifest, check_paths
+from registry_sync.artifacts import UNSTORED_FILES, FetchedArtifact, Manifest
 from registry_sync.errors import (
-    ArtifactError,
     ArtifactTooLargeError,
     FetchTimeoutError,
     IncompleteArtifactError,
@@ -35,6 +34,8 @@ from registry_sync.sources.storage.location import (
     RemoteFile,
     RemoteListing,
     ScratchFolder,
+    about,
+    stored_part,
 )
 from registry_sync.sources.storage.resolve import open_location
 from registry_sync.sources.storage.s3 import connect_s3
@@ -166,7 +167,7 @@ class Fetcher:
         scratch = ScratchFolder(into.parent, self._limits.max_bytes)
         location = wait_for(lambda _left: self._open(uri, scratch), budget.wait)
         before = self._list(location, budget.wait)
-        with _about(before):
+        with about(before):
             if not any(file.path == "MLmodel" for file in before.files):
                 raise IncompleteArtifactError("the artifact has no MLmodel file (yet)")
             self._check_stable(uri, before, judged=judged)
@@ -227,21 +228,10 @@ class Fetcher:
         """List a location without MLflow's own files, and refuse unsafe paths.
 
         ``on_beat`` is called while the listing is awaited; an error in it abandons the listing.
-
-        Raises:
-            SourceError, ArtifactError: See `fetch`.
         """
         max_files = self._limits.max_files + len(UNSTORED_FILES)
         listing = wait_for(partial(location.files, max_files), on_beat)
-        files = tuple(file for file in listing.files if file.path not in UNSTORED_FILES)
-        if len(files) > self._limits.max_files:
-            raise ArtifactTooLargeError(
-                f"the artifact has more than {self._limits.max_files} files"
-            )
-        listed = RemoteListing(files, listing.newest_age_s)
-        with _about(listed):
-            check_paths(file.path for file in files)
-        return listed
+        return stored_part(listing, self._limits.max_files)
 
 
 class _Budget:
@@ -320,11 +310,7 @@ class _Budget:
 def _bring_all(
     location: Location, listing: RemoteListing, into: Path, budget: _Budget
 ) -> dict[str, str]:
-    """Write every file below ``into``; return the hexadecimal SHA-256 of each, by its path.
-
-    Raises:
-        IncompleteArtifactError: A file did not come, or had another size than listed.
-    """
+    """Write every file below ``into``; return the hexadecimal SHA-256 of each, by its path."""
     written: dict[str, str] = {}
     chunks = location.read(listing.files)
     with closing(chunks):  # type: ignore[type-var]  # every read is a generator
@@ -367,16 +353,6 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-@contextmanager
-def _about(listing: RemoteListing) -> Iterator[None]:
-    """Attach the listing to an artifact's error."""
-    try:
-        yield
-    except ArtifactError as error:
-        error.listing = error.listing or listing.mark()
-        raise
 
 
 @contextmanager

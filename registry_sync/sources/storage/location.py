@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from registry_sync.artifacts import UNSTORED_FILES, check_paths
 from registry_sync.errors import (
+    ArtifactError,
     ArtifactTooLargeError,
     SourceError,
     SyncError,
@@ -103,6 +105,27 @@ class ScratchFolder:
 
     folder: Path | None = None
     max_bytes: int = 0
+
+
+@contextmanager
+def about(listing: RemoteListing) -> Iterator[None]:
+    """Attach the listing to an artifact's error."""
+    try:
+        yield
+    except ArtifactError as error:
+        error.listing = error.listing or listing.mark()
+        raise
+
+
+def stored_part(listing: RemoteListing, max_files: int) -> RemoteListing:
+    """Return a listing without MLflow's own files; refuse too many files and unsafe paths."""
+    files = tuple(file for file in listing.files if file.path not in UNSTORED_FILES)
+    if len(files) > max_files:
+        raise ArtifactTooLargeError(f"the artifact has more than {max_files} files")
+    stored = RemoteListing(files, listing.newest_age_s)
+    with about(stored):
+        check_paths(file.path for file in files)
+    return stored
 
 
 @contextmanager

@@ -92,11 +92,7 @@ def _read_on(client: S3Client, part: Part, arrived: bytearray, cancelled: thread
 
 
 def _get(client: S3Client, part: Part, start: int) -> GetObjectOutputTypeDef:
-    """Request the bytes of a part from ``start`` on.
-
-    Raises:
-        IncompleteArtifactError: The object has changed. botocore's own errors pass.
-    """
+    """Request the bytes of a part from ``start`` on."""
     from botocore.exceptions import ClientError
 
     whole = (start, part.end) == (0, part.object_bytes)

@@ -265,19 +265,3 @@ async def test_slow_file_is_written_less_often(
     await one.backlog.record()
     await one.backlog.keep()
     assert one.file.content == HoldsSnapshot()
-
-
-def test_apply_scans_the_moves_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Bench(monkeypatch)
-    for number in range(100):
-        one.backlog.moved(move(number, f"m{number}"))
-    newest, times = backlog._newest, []
-
-    def count(moves: Sequence[Activation]) -> Any:
-        times.append(len(moves))
-        return newest(moves)
-
-    monkeypatch.setattr(backlog, "_newest", count)
-    for number in range(100):
-        assert one.backlog.apply(LedgerView(), f"m{number}").last_active
-    assert times == [100]

@@ -82,12 +82,3 @@ def test_a_transaction_that_begins_at_once_lets_nobody_else_write(
             other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")
     other.close()
-
-
-def test_what_is_left_is_opened_anew_once_nobody_writes(database: Database) -> None:
-    database.ensure(nothing)
-    after = database.abandon()
-    opened: list[str] = []
-    assert after.ensure(lambda: opened.append("after")) is False
-    assert opened == ["after"]
-    after.close()

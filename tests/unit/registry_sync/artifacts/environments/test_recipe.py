@@ -139,11 +139,6 @@ def test_the_python_is_that_of_the_log_or_ours(python: str | None, minor: str) -
     assert read("a==1", python).python == minor
 
 
-def test_the_number_of_lines_is_bounded() -> None:
-    with pytest.raises(EnvironmentFailedError, match="more than 2000 lines"):
-        read("\n".join(f"a{n}==1" for n in range(2001)))
-
-
 def test_the_number_of_lines_is_bounded_over_all_files() -> None:
     bounds = {f"{n}.txt": f"a<{n}\n" * 400 for n in range(6)}
     with pytest.raises(EnvironmentFailedError, match="more than 2000 lines"):

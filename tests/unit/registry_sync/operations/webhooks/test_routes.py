@@ -433,19 +433,23 @@ async def test_an_object_in_s3_tells_its_model(
     assert (answer.status_code, hinted) == (202, expected)
 
 
-@pytest.mark.parametrize("shown", [None, "Bearer a guess", SECRETS.s3, "Bearer "])
-async def test_s3_shows_its_token(shown: str | None) -> None:
-    headers = {"authorization": shown} if shown else {}
-    body = records(("models", "churn/3/MLmodel"))
-    answer, hinted = await post("s3", body, headers, tracking_uri="s3://models")
-    assert (answer.status_code, hinted) == (401, [])
-
-
-@pytest.mark.parametrize("body", [b"<xml/>", b'{"Records": {}}', b'{"Records": [{}]}', b"[]"])
-async def test_what_is_no_notification_is_said_to_be_none(body: bytes) -> None:
-    shown = {"authorization": f"Bearer {SECRETS.s3}"}
-    answer, hinted = await post("s3", body, shown, tracking_uri="s3://models")
-    assert (answer.status_code, hinted) == (400, [])
+@pytest.mark.parametrize(
+    ("token", "body", "status"),
+    [
+        *((one, records(("m", "churn/3/x")), 401) for one in (None, "Bearer a guess", "Bearer ")),
+        (SECRETS.s3, records(("m", "churn/3/x")), 401),
+        *(
+            (f"Bearer {SECRETS.s3}", one, 400)
+            for one in (b"<xml/>", b'{"Records": {}}', b'{"Records": [{}]}', b"[]")
+        ),
+    ],
+)
+async def test_a_delivery_without_the_token_or_of_another_form_hints_at_nothing(
+    token: str | None, body: bytes, status: int
+) -> None:
+    headers = {"authorization": token} if token else {}
+    answer, hinted = await post("s3", body, headers, tracking_uri="s3://m")
+    assert (answer.status_code, hinted) == (status, [])
 
 
 # --- operators over TCP ---------------------------------------------------------------------------

@@ -233,10 +233,8 @@ async def test_the_commands_say_what_is_not_recorded(node: NodeInMemory) -> None
             assert "the ledger has not recorded 5 decisions" in (await command("status")).stdout
 
 
-async def test_the_commands_say_what_stays_because_it_cannot_be_recorded(
-    node: NodeInMemory,
-) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
+async def test_what_only_the_ledger_can_end_stays_and_that_is_said(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
         await two_versions(node, spine)
         await promoted(node, spine, 1)
         node.gateway.fails[M, 3] = ("load_failed", "broken")
@@ -247,25 +245,17 @@ async def test_the_commands_say_what_stays_because_it_cannot_be_recorded(
         await becomes(lambda: spine.journal.view.rejections, "version 3 is rejected")
         await becomes(lambda: spine.journal.view.quarantines, "version 2 is quarantined")
         await idle(spine)
-        bad = (spine.journal.view.rejections.keys(), spine.journal.view.quarantines.keys())
         with node.refusing_ledger():
-            for words, stays in (
-                (("retry", f"{M}/3"), f"{M}/3 stays rejected, since its end is not recorded"),
-                (
-                    ("quarantine", "retry", f"{M}/2"),
-                    f"{M}/2 stays quarantined, since its end is not recorded",
-                ),
-                (
-                    ("quarantine", "accept", f"{M}/2"),
-                    f"{M}/2 stays quarantined: the ledger does not answer",
-                ),
+            for route, stays in (
+                ("/retry", f"{M}/3 stays rejected"),
+                ("/quarantine/retry", f"{M}/2 stays quarantined"),
             ):
-                done = await command(*words)
-                assert (done.exit_code, stays in done.stderr) == (1, True), done.stderr
-                assert "again" in done.stderr
-            synced = await command("sync", M)
-            assert (synced.exit_code, synced.stderr) == (1, ""), synced.stderr
-            assert "broken" in synced.stdout
-            assert f"quarantine accept {M}/2" in synced.stdout
+                body = {"model": M, "version": 3 if route == "/retry" else 2}
+                answered = await client.post(route, json=body)
+                assert answered.status_code == 503, answered.text
+                said = answered.json()["detail"]
+                assert said.startswith(f"{stays}, since its end is not recorded")
+                assert "run the command again" in said
         view = spine.journal.view
-        assert (view.rejections.keys(), view.quarantines.keys()) == bad
+        assert [version for _, version, _ in view.rejections] == [3]
+        assert view.quarantines.keys() == {(M, 2)}

@@ -93,14 +93,6 @@ def test_time_is_limited(origin, tmp_path):
     assert caught.value.transient
 
 
-def test_a_progress_callback_may_abort(origin, tmp_path):
-    def stop(_so_far, _in_all):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        fetcher().fetch(str(origin), tmp_path / "into", on_progress=stop)
-
-
 def test_what_has_no_mlmodel_is_incomplete(origin, tmp_path):
     (origin / "MLmodel").unlink()
     with pytest.raises(IncompleteArtifactError):

@@ -1,0 +1,23 @@
+"""Alembic as an operator or a release runs it, on a database of the tests."""
+
+from collections.abc import Callable
+
+from alembic.config import Config
+from sqlalchemy import Engine
+
+from registry_sync.ledger.database import find_migrations
+
+
+def alembic_config() -> Config:
+    made = Config()
+    made.set_main_option("script_location", str(find_migrations()))
+    return made
+
+
+def go(engine: Engine, move: Callable[[Config, str], None], revision: str) -> None:
+    """Move a database up or down to a revision."""
+    config = alembic_config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
+        connection.commit()
