@@ -413,6 +413,6 @@ class Connection(asyncio.Protocol):
         """Close the sending side, and drop what comes, within limits."""
         self._leaving = True
         self._to_drop = most_bytes
-        if self._transport.can_write_eof():
+        if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
         self._set_timer(seconds, self.abort)
