@@ -24,13 +24,13 @@ def head(length: int) -> bytes:
     return b"POST / HTTP/1.1\r\nhost: g\r\ncontent-length: %d\r\n" % length
 
 
-@pytest.mark.parametrize("over", [1, 65_536, 1_000_000])
+@pytest.mark.parametrize("length", [MOST + 1, 1_000_000, 20])
 async def test_refusal_before_100_continue_ends_the_connection(
-    monkeypatch: pytest.MonkeyPatch, over: int
+    monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     monkeypatch.setattr(connection, "_DROPPED_S", 0.01)
-    wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
-    wire.send(head(MOST + over) + b"expect: 100-continue\r\n\r\n")
+    wire = connect(AsgiService(hello, max_body_bytes=min(MOST, length - 1), body_timeout_s=60))
+    wire.send(head(length) + b"expect: 100-continue\r\n\r\n")
     status, headers, _ = await wire.answered()
     assert (status, dict(headers)["connection"]) == (413, "close")
     wire.send(NEXT)
