@@ -143,7 +143,9 @@ async def _run_servers(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(server.serve(listener)) for server, listener in serving]
+        running = [
+            tasks.create_task(server.serve(sockets=[listener])) for server, listener in serving
+        ]
         _log.info(
             "gateway.started",
             address="http://{}:{}".format(*public.getsockname()[:2]),

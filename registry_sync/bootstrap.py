@@ -335,7 +335,7 @@ async def _work(
     )
     following = asyncio.ensure_future(plane.reconciler.run())
     scheduling = asyncio.ensure_future(schedule.run())
-    serving = [asyncio.ensure_future(server.serve(one)) for server, one in servers]
+    serving = [asyncio.ensure_future(server.serve(sockets=[one])) for server, one in servers]
     stopping = asyncio.ensure_future(stop.wait())
     working = (following, scheduling, *serving)
     try:

@@ -124,7 +124,7 @@ def run(folder: str | Path, *arguments: str, **environment: str) -> Result:
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.serve(listener))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ NEXT = b"GET /next HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n"
 @contextlib.asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(server.serve(listener))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield listener.getsockname()[1]
         finally:

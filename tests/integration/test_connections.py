@@ -93,7 +93,7 @@ class World:
         )
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
-        self.serving = asyncio.create_task(self.server.serve(self.socket))
+        self.serving = asyncio.create_task(self.server.serve(sockets=[self.socket]))
         return self
 
     async def __aexit__(self, *_):

@@ -12,10 +12,10 @@ PROGRAM = """
 import asyncio, sys
 from gateway.system.http1.server import Server
 
-async def end(_server, _listener):
+async def end(_server):
     {how}
 
-Server.serve = end
+Server.main_loop = end
 from {module} import {start} as start
 sys.exit(start({arguments}))
 """

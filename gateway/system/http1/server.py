@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 
+import uvicorn
+
+from gateway.system.http1.asgi import Receive, Scope, Send
 from gateway.system.http1.connection import Connection
 from gateway.system.http1.connections import Connections
 from gateway.system.http1.exchange import Service
 
-_BACKLOG = 2048
 _CHECK_EVERY_S = 0.05
 _LAST_REQUEST_S = 0.5
 """Idle time before a draining server closes a connection: a request may be on its way."""
 _LAST_ANSWER_S = 1.0
 
 
-class Server:
-    """Serves callers; at its end, it first completes the accepted requests. Event loop only."""
+class Server(uvicorn.Server):
+    """Serves callers; at its end, it first completes the accepted requests. Event loop only.
+
+    uvicorn listens and waits. The protocol is ours, and so are the end and the signals, since a
+    process has several servers.
+    """
 
     def __init__(
         self, service: Service, connections: Connections, *, drain_timeout_s: float
@@ -32,36 +37,47 @@ class Server:
             connections: Bounds the connections.
             drain_timeout_s: The longest wait for accepted requests at the end.
         """
+        super().__init__(
+            uvicorn.Config(
+                _not_called,
+                http=self._connection,  # type: ignore[arg-type]  # it is called, like a class
+                ws="none",
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+            )
+        )
         self._service = service
         self._connections = connections
         self._drain_timeout_s = drain_timeout_s
-        self._stopping = asyncio.Event()
-        self._at_once = False
 
     def stop(self, *, at_once: bool = False) -> None:
         """Begin to drain; ``at_once``: refuse the requests that are not answered yet."""
-        self._at_once = self._at_once or at_once
-        self._stopping.set()
+        self.force_exit = self.force_exit or at_once
+        self.should_exit = True
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Serve the connections of a socket until `stop`, and drain them."""
-        server = await asyncio.get_running_loop().create_server(
-            partial(Connection, self._connections, self._service), sock=listener, backlog=_BACKLOG
-        )
-        await self._stopping.wait()
-        await self._drain(server, listener)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
 
-    async def _drain(self, server: asyncio.Server, listener: socket.socket) -> None:
+    def _connection(self, **_: object) -> Connection:
+        return Connection(self._connections, self._service)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let each answer end its connection, and refuse late requests.
 
         When the drain times out, the remaining requests are refused.
         """
         self._connections.drain()
         await self._until_quiet()
-        server.close()
-        listener.close()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
         await asyncio.sleep(_CHECK_EVERY_S)  # the last accepted requests are read and refused
-        if not self._at_once and not self._connections.owing:
+        if not self.force_exit and not self._connections.owing:
             await self._within(_LAST_ANSWER_S, lambda: not self._connections.busy)  # late refusals
         self._connections.end_exchanges()
         self._service.end()
@@ -70,7 +86,7 @@ class Server:
         await asyncio.sleep(0)  # cancelled tasks end
 
     async def _until_quiet(self) -> None:
-        """Wait until no connection is busy, the drain times out or it is to end at once.
+        """Wait until no connection is busy, the drain times out or the end is to come at once.
 
         Connections that have idled for a moment are closed meanwhile.
         """
@@ -79,7 +95,7 @@ class Server:
         give_up_at = loop.time() + self._drain_timeout_s
 
         def quiet() -> bool:
-            if self._at_once:
+            if self.force_exit:
                 return True
             if loop.time() < quiet_at:
                 return False
@@ -93,3 +109,7 @@ class Server:
             async with asyncio.timeout(seconds):
                 while not done():  # noqa: ASYNC110  # no event tells
                     await asyncio.sleep(_CHECK_EVERY_S)
+
+
+async def _not_called(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Satisfy uvicorn, which wants an application: `Connection` calls the service instead."""

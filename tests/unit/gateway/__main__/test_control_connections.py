@@ -35,7 +35,7 @@ async def control(
     settings = GatewaySettings(drain_timeout_s=1, idle_timeout_s=600)
     server = process._control_server(cast("Any", SimpleNamespace(control=answers)), settings)
     with listening_at(path) as listener:
-        task = asyncio.create_task(server.serve(listener))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
         yield path, server
         server.stop(at_once=True)
         await task

@@ -517,7 +517,7 @@ async def listening(limits: ConnectionLimits) -> AsyncIterator[tuple[str, int]]:
     operators: Any = None
     server = tcp_server(webhooks=webhooks, operators=operators, token="", limits=limits)
     with tcp_socket("127.0.0.1", 0) as listener:
-        serving = asyncio.create_task(server.serve(listener))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield listener.getsockname()
         finally:
