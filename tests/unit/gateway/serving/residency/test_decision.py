@@ -124,6 +124,14 @@ TABLE: dict[str, tuple[Snapshot, tuple[Action, ...]]] = {
         ),
         evict("a", "b"),
     ),
+    "none of two whose ends are not needed": (
+        seen(
+            [view("a", bytes=3), view("b", bytes=3, value=2), view("c", bytes=94, value=3)],
+            demand("x"),
+            limits=ResidentLimits(count=3, bytes=100),
+        ),
+        evict("c"),
+    ),
     "none whose end is not needed": (
         seen(
             [view("a", bytes=3), view("b", bytes=95, value=2)], demand("x", bytes=10), limits=MANY
