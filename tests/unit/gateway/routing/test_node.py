@@ -1,5 +1,6 @@
 """What needs no authentication names no host, port, bucket or path of this system."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -179,6 +180,15 @@ class TestWanted:
             if version == 2:
                 assert node.queue_s() == 40, "three are left, and each took ten seconds"
         assert node.queue_s() == 30
+
+
+async def test_next_table_wakes_its_callers() -> None:
+    node = node_of(Clock())
+    waiting = asyncio.ensure_future(node.next_table())
+    await asyncio.sleep(0)
+    node.replace(node.table, news=False)
+    async with asyncio.timeout(10):
+        await waiting
 
 
 class TestSilence:

@@ -329,6 +329,20 @@ def test_a_predecessor_keeps_the_policy_and_environment_that_it_had_last():
     assert resolve(snapshot, "champion").timeout_s == 7.0, "it is listed again, with other tags"
 
 
+def test_bytes_are_out_of_reach_once_no_alias_and_no_listing_has_them():
+    anew = version(1).model_copy(update={"digest": DIGEST[2], "accepted_digest": DIGEST[2]})
+    assert table(anew).is_out_of_reach(ref(1))
+    assert not table(anew, actives=[active("champion", 1)]).is_out_of_reach(ref(1))
+    assert not table(version(1)).is_out_of_reach(ref(1))
+
+
+@pytest.mark.parametrize(("python", "is_routed"), [("/e/python", True), (None, False)])
+def test_version_without_its_copy_is_routed_if_its_environment_is_built(python, is_routed):
+    own = {"expected_digest": DIGEST[1], "environment": Environment(kind="own", python=python)}
+    route = table(version(1, here=False).model_copy(update=own)).without_copy("churn", 1)
+    assert (route is not None) is is_routed
+
+
 def test_a_hold_is_found_by_model_alias_and_digest():
     hold = RefusedDigest(model="churn", alias="champion", digest=DIGEST[2], reason="went back")
     snapshot = RouteTable(default_alias="champion", refused_digests=(hold,))

@@ -543,6 +543,7 @@ def test_the_lines_beside_a_damaged_one_are_written_anew(tmp_path: Path, next_mo
     flip(tmp_path / "catalogue.changes", 1)
     file = TableFile(tmp_path)
     assert file.load("champion").names() == ["a", "c"]
+    assert [one.reason for one in file.damaged()] == ["has 1 damaged lines"]
     if next_model:
         file.keep_model(model_change(4, "d"))
     else:

@@ -226,6 +226,15 @@ def test_missing_table_is_reported(saved: Path) -> None:
     assert [(one.name, one.reason) for one in file.damaged()] == [("table.json", "is gone")]
 
 
+def test_missing_table_on_a_disk_that_refuses_keeps_the_one_before(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (saved / "table.json").unlink()
+    with nth_call(monkeypatch, "replace", 0):
+        assert generation_of(saved) == 1
+    assert generation_of(saved) == 1
+
+
 def test_a_table_of_an_older_release_is_taken_and_sealed_by_the_next_write(tmp_path: Path) -> None:
     save(tmp_path, 1)
     body = json.loads((tmp_path / "table.json").read_text())

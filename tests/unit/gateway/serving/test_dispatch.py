@@ -122,6 +122,14 @@ class TestDeadline:
         await asyncio.gather(prediction, return_exceptions=True)
 
 
+async def test_draining_dispatcher_refuses_new_calls():
+    draining = dispatcher(FakeResidents(None))
+    draining.refuse_when_draining()
+    draining.drain()
+    with pytest.raises(errors.DrainingError):
+        draining.refuse_when_draining()
+
+
 class TestLeases:
     async def test_call_names_the_version_that_it_was_sent_to(self):
         call = call_of()

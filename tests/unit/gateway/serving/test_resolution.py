@@ -14,6 +14,7 @@ from gateway.errors import (
     ModelLoadFailedError,
     ModelLoadingError,
     ModelOverloadedError,
+    RegistryUnavailableError,
     VersionConflictError,
 )
 from gateway.routing.node import CONTROL_PLANE_SILENT_S
@@ -98,6 +99,12 @@ class TestWaiting:
         node = node_of(monotonic=lambda: next(moments, CONTROL_PLANE_SILENT_S + 1))
         with pytest.raises(ModelLoadingError):
             await waiting(node)
+
+    async def test_version_is_not_waited_for_while_its_fetcher_is_silent(self):
+        moments = iter([0.0])
+        silent = node_of(registered(1), monotonic=lambda: next(moments, CONTROL_PLANE_SILENT_S + 1))
+        with pytest.raises(RegistryUnavailableError, match="silent for 15 s"):
+            await waiting(silent, "1")
 
     async def test_waiting_call_is_refused_when_the_gateway_drains(self):
         node = node_of()

@@ -97,13 +97,6 @@ def test_version_whose_replicas_hang_again_and_again_pauses(record, clock, apart
     assert record.keeps_dying(key()) is None
 
 
-def test_forgiven_deaths_are_not_reported(record):
-    assert record.keeps_dying(key()) is None
-    for _ in range(2):
-        record.died(key(), "segfault", had_answered=False)
-    assert record.keeps_dying(key()) is None
-
-
 def test_callers_wait_for_the_pause_of_a_version_that_had_served(record):
     for _ in range(9):
         record.died(key(), "killed", had_answered=True)

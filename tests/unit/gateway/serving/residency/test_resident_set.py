@@ -151,17 +151,6 @@ async def test_failed_load_refuses_all_callers_and_begins_a_pause():
     assert world.starts == ["a/1"]
 
 
-@pytest.mark.parametrize(
-    "failure", ["environment_missing", "worker_not_started", "stopped", "internal_error", "timeout"]
-)
-async def test_lasting_failure_is_not_tried_again_at_once(failure):
-    world = World()
-    world.failures = [LoadError(failure, "no such file")]
-    with pytest.raises(ModelLoadFailedError, match="no such file"):
-        await world.set.lease(key("a"))
-    assert world.starts == ["a/1"]
-
-
 async def test_callers_that_join_a_dying_replica_wait_for_the_next():
     world = World()
     await world.use("a")
@@ -410,14 +399,6 @@ async def ready_workers(world, model, count):
             [one.ready for one in world.set.residents() if one.key.model == model] == [True] * count
         )
     )
-
-
-async def test_version_with_a_higher_replica_count_gets_them_at_once():
-    world = World(count=4)
-    await world.use("a")
-    world.asked_replicas = {"a": 3}
-    world.set.rebalance()
-    await ready_workers(world, "a", 3)
 
 
 async def test_surplus_replicas_drain_the_least_used_first():
