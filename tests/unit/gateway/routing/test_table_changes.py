@@ -401,7 +401,9 @@ def test_a_copy_that_cannot_be_read_is_waited_for_where_the_other_is_not_whole(
     assert TableFile(tmp_path).load("champion") == table
 
 
-@pytest.mark.parametrize("names", [FILES[1:2], FILES[2:3], FILES[1:3]], ids=str)
+@pytest.mark.parametrize(
+    "names", [FILES[1:2], FILES[2:3], FILES[1:3]], ids=["first", "second", "both"]
+)
 def test_changes_that_cannot_be_read_are_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
 ) -> None:
