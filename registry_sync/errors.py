@@ -145,13 +145,12 @@ class StoreError(SyncError):
 class RolloutRejectedError(SyncError):
     """The gateway refused a change, and serves what it served before.
 
-    ``code`` is the refusal's; ``generation`` the route table's, or None if unknown.
+    ``code`` is the refusal's.
     """
 
-    def __init__(self, code: str, message: str, *, generation: int | None = None) -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.generation = generation
 
 
 class LedgerError(SyncError):

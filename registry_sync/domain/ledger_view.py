@@ -187,15 +187,14 @@ class ViewsByModel:
 
     def _index(self, before: Iterable[AcceptedDigest], after: Iterable[AcceptedDigest]) -> None:
         for one in before:
-            if one.creation is not None:
-                self._by_creation.get(one.creation, {}).pop((one.model, one.version), None)
+            of_creation = self._by_creation.get(one.creation or "", {})
+            of_creation.pop((one.model, one.version), None)
+            if not of_creation:
+                self._by_creation.pop(one.creation or "", None)
         for one in after:
             if one.creation is not None:
                 of_creation = self._by_creation.setdefault(one.creation, {})
                 of_creation[one.model, one.version] = one
-        for one in before:
-            if one.creation is not None and not self._by_creation.get(one.creation, True):
-                del self._by_creation[one.creation]
 
 
 def view_of_model(model: str, view: LedgerView) -> LedgerView:

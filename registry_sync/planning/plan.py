@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set as AbstractSet
 from dataclasses import replace
 
-from gateway.contract import ActiveAlias
+from gateway.contract import ActiveAlias, ArtifactRef
 from registry_sync.domain import Hold, Initiator, Load, Swap, aspired_version, find, is_unfollowed
 from registry_sync.planning.actions import (
     Action,
@@ -281,7 +281,7 @@ def _first(snapshot: Snapshot, target: Target) -> Action:
     """Activate what any stage has proved, else stage it cold; a preload must be warm, or serve."""
     preload = snapshot.load_of(target) is Load.PRELOAD
     standby = snapshot.standby(target)
-    stage_id = snapshot.proved.get((target.model, target.version, target.digest or ""))
+    stage_id = snapshot.proved.get(ArtifactRef(target.model, target.version, target.digest or ""))
     if preload and not snapshot.serves(target):
         stage_id = None  # the worker of an old stage may be gone
     if stage_id or standby:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from gateway.contract import ActiveAlias, NodeState, RefusedDigest, StageRequest
+from gateway.contract import ActiveAlias, ArtifactRef, NodeState, RefusedDigest, StageRequest
 from registry_sync.domain import (
     BY_REGISTRY,
     Activation,
@@ -118,7 +118,7 @@ class Snapshot:
     node: NodeState
     ledger: LedgerView
     stored: AbstractSet[str]
-    proved: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
+    proved: Mapping[ArtifactRef, str] = field(default_factory=dict)
     require_digest: bool = False
     initiators: Mapping[tuple[str, str], str] = field(default_factory=dict)
     environments: AbstractSet[str] = frozenset()

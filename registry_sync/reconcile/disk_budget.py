@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Set as AbstractSet
+from collections.abc import Collection, Mapping, Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,22 +25,7 @@ class DiskRoom:
 
     context: Context
     _needed_at: dict[str, float] = field(default_factory=dict)
-    _active: dict[str, frozenset[str]] = field(default_factory=dict)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def note(self, models: Iterable[str]) -> None:
-        """Remember what is in use now, and was until now: the least recently needed goes first.
-
-        Args:
-            models: Those of which something has changed.
-        """
-        now = self.context.clock()
-        for model in models:
-            active = {one.digest for one in self.context.observation.active_of(model).values()}
-            before = self._active.pop(model, frozenset())
-            if active:
-                self._active[model] = frozenset(active)
-            self._needed_at.update(dict.fromkeys(active | before, now))
 
     async def sweep(self) -> None:
         """Remove what may go, but nothing before gateway and registry have both been heard."""

@@ -196,7 +196,6 @@ class Reconciler:
         Raises:
             TargetUnreachableError: The gateway does not answer.
         """
-        self.disk_room.note(models)
         await self._heal()
         await self._record(models, recording=recording)
         await self._descriptions.publish(models)

@@ -29,7 +29,6 @@ class Sweep:
         if node is None or self.context.observation.unreachable or not self.context.listings.count:
             return
         await self._forget_gone(node)
-        self.environment_step.forget_all_but(self.context.artifacts.keys())
         built = self.environment_step.built
         await self.environment_step.sweep(
             self.context.artifacts.values(),

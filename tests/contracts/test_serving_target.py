@@ -150,7 +150,7 @@ async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> No
     )
     with pytest.raises(RolloutRejectedError) as refused:
         await target.activate(request)
-    assert (refused.value.code, refused.value.generation) == ("not_staged", generation)
+    assert refused.value.code == "not_staged"
     assert refused.value.reason
     assert (await target.observe(0)).active == []
 
@@ -163,7 +163,7 @@ async def test_a_change_on_another_table_is_refused(target: ServingTarget) -> No
     )
     with pytest.raises(RolloutRejectedError) as refused:
         await target.activate(request)
-    assert (refused.value.code, refused.value.generation) == ("generation_mismatch", generation)
+    assert refused.value.code == "generation_mismatch"
 
 
 async def test_taking_away_what_is_not_there_is_fine(target: ServingTarget) -> None:

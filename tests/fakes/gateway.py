@@ -354,7 +354,7 @@ class FakeGateway:
 
     def _nack(self, code: NackCode, message: str) -> RolloutRejectedError:
         assert code in get_args(NackCode)
-        return RolloutRejectedError(code, message, generation=self.generation)
+        return RolloutRejectedError(code, message)
 
 
 Look = Callable[[], object]

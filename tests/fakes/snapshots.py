@@ -199,7 +199,7 @@ class Scene:
         self._of_ledger(last_active={(M, A): one})
 
     def rejected(self, version: int, failure: str = "warm_up_failed") -> None:
-        one = Rejection(M, version, D[version], failure, "", 0.0)
+        one = Rejection(M, version, D[version], failure, "it failed", 0.0)
         self._of_ledger(rejections={(M, version, D[version]): one})
 
     def quarantined(self, version: int, expected: int = 0) -> None:

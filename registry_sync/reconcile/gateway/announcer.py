@@ -87,7 +87,15 @@ class Announcer:
         try:
             await self._send_changes()
             if self._is_listed_anew(listed):
-                await self._send_listed(listed)
+                await self._target.keep(
+                    UnchangedCatalogue(
+                        writer=self._writer,
+                        epoch=self._epoch,
+                        listed_at=listed.listed_at,
+                        source_error=_for_public(listed.source_error),
+                    )
+                )
+                self._sent = listed
         except RolloutRejectedError as error:
             _log.info("catalogue.requested", reason=error.reason)
             return False
@@ -141,17 +149,6 @@ class Announcer:
                 self._offered[name] = model
             if self.models.get(name) is model:
                 self._unsent.discard(name)
-
-    async def _send_listed(self, listed: SentModel) -> None:
-        await self._target.keep(
-            UnchangedCatalogue(
-                writer=self._writer,
-                epoch=self._epoch,
-                listed_at=listed.listed_at,
-                source_error=_for_public(listed.source_error),
-            )
-        )
-        self._sent = listed
 
     def offers(self, digest: str) -> bool:
         """Whether the node may still believe that this artifact is here."""

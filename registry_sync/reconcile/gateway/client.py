@@ -160,4 +160,4 @@ class GatewayClient:
             raise TargetUnreachableError(
                 f"the gateway's answer ({status}) cannot be understood"
             ) from error
-        raise RolloutRejectedError(nack.code, nack.message, generation=nack.generation)
+        raise RolloutRejectedError(nack.code, nack.message)

@@ -13,6 +13,7 @@ from gateway.contract import (
     AbandonedVersion,
     Ack,
     ActiveAlias,
+    ArtifactRef,
     AwaitedVersion,
     NodeState,
     RefusedDigest,
@@ -29,9 +30,6 @@ _PRESENT = (0, "")
 """A number and a boot that no state has: a gateway that is asked what came after it tells it all,
 at once."""
 _log = structlog.get_logger("registry_sync.reconcile.gateway.observation")
-
-Proof = tuple[str, int, str]
-"""Model, version and digest of a stage that went well."""
 
 _Key = tuple[str, str]
 """A model and one of its aliases."""
@@ -64,7 +62,7 @@ class Observation:
         self._target = target
         self._on_news = on_news
         self.unreachable: str | None = "the gateway has not been asked yet"
-        self.proved = LRUCache[Proof, str](_REMEMBERED_PROOFS)
+        self.proved = LRUCache[ArtifactRef, str](_REMEMBERED_PROOFS)
         self.generation = 0
         self._state: NodeState | None = None
         self._active: dict[str, dict[str, ActiveAlias]] = {}
@@ -94,20 +92,17 @@ class Observation:
         What is resident is of the last state that came as a whole: differences do not tell it.
         """
         if self._whole is None and self._state is not None:
-            active = [one for aliases in self._active.values() for one in aliases.values()]
             self._whole = self._state.model_copy(
                 update={
                     "generation": self.generation,
                     "since": None,
-                    "active": active,
+                    "active": _all(one.values() for one in self._active.values()),
                     "inactive": [],
-                    "wanted": [one for found in self._wanted.values() for one in found],
+                    "wanted": _all(self._wanted.values()),
                     "unwanted": [],
                     "resident": self._resident,
-                    "standbys": [one for found in self._standbys.values() for one in found],
-                    "refused_digests": [
-                        one for found in self._refused_digests.values() for one in found
-                    ],
+                    "standbys": _all(self._standbys.values()),
+                    "refused_digests": _all(self._refused_digests.values()),
                 }
             )
         return self._whole
@@ -288,9 +283,8 @@ class Observation:
                 )
 
     def _ended(self, outcome: StageOutcome) -> None:
-        proof = (outcome.model, outcome.version, outcome.digest)
         if outcome.failure is None:
-            self.proved[proof] = outcome.stage_id
+            self.proved[outcome.ref] = outcome.stage_id
         future = self._waiting.get(outcome.stage_id)
         if future is not None and not future.done():
             future.set_result(outcome)
@@ -308,10 +302,6 @@ class Observation:
         self._waiting.pop(stage_id, None)
         if not done.cancelled():
             done.exception()  # seen: whoever asked may have given up
-
-    def disprove(self, proof: Proof) -> None:
-        """The gateway no longer knows this stage."""
-        self.proved.pop(proof, None)
 
     # --- acknowledgements -------------------------------------------------------------------------
 
@@ -337,8 +327,8 @@ class Observation:
         if self._state is None:
             return
         self._dismissed.add(stage_id)
-        flat = (one for found in self._standbys.values() for one in found)
-        self._standbys = _by_model(one for one in flat if one.stage_id not in self._dismissed)
+        standbys = _all(self._standbys.values())
+        self._standbys = _by_model(one for one in standbys if one.stage_id not in self._dismissed)
         self._whole = None
 
     def allowed(self, model: str, alias: str, digest: str) -> None:
@@ -357,6 +347,10 @@ def _reason(error: Exception) -> str:
         return error.reason
     _log.error("observation.failed", exc_info=error)
     return f"the gateway cannot be asked: {type(error).__name__}"
+
+
+def _all(found: Iterable[Iterable[_T]]) -> list[_T]:
+    return [one for some in found for one in some]
 
 
 def _by_model(found: Iterable[_T]) -> dict[str, list[_T]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from cachetools import LRUCache
 
 from registry_sync.artifacts import (
     BuildsEnvironments,
@@ -23,6 +24,7 @@ from registry_sync.planning import BuildEnvironment
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 
+_MOST_DESCRIBED = 16_384
 _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
 
@@ -37,7 +39,9 @@ class EnvironmentStep:
     context: Context
     environments: BuildsEnvironments
     built: Mapping[str, OwnEnvironment] = field(default_factory=dict)
-    _described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=dict)
+    _described: LRUCache[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(
+        default_factory=lambda: LRUCache(_MOST_DESCRIBED)
+    )
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
         """Learn which own environments are there: at the start, and after each sweep."""
@@ -70,11 +74,6 @@ class EnvironmentStep:
             known = self._described[artifact.digest] = (artifact.description, described)
         return known[1]
 
-    def forget_all_but(self, digests: AbstractSet[str]) -> None:
-        """Forget the descriptions of artifacts that are gone."""
-        for digest in self._described.keys() - digests:
-            del self._described[digest]
-
     def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
         """Return the digests of what may not be loaded beside our libraries, and why not."""
         if self.context.policy.on_mismatch is not MismatchPolicy.REFUSE:
@@ -101,7 +100,16 @@ class EnvironmentStep:
         except EnvironmentFailedError as error:
             if error.transient:
                 return StepFailure(error.reason)
-            await self._reject(action, error)
+            rejection = Rejection(
+                model=action.model,
+                version=action.version,
+                digest=action.digest,
+                failure=error.failure,
+                reason=error.reason,
+                at=self.context.clock(),
+            )
+            work = self.context.ledger.reject
+            await self.context.journal.write(action.model, work, rejection)
             return StepFailure(error.reason, refused=True)
         self.built = {**self.built, artifact.digest: found}
         _log.info(
@@ -111,17 +119,3 @@ class EnvironmentStep:
             environment=found.digest,
         )
         return None
-
-    async def _reject(self, action: BuildEnvironment, error: EnvironmentFailedError) -> None:
-        await self.context.journal.write(
-            action.model,
-            self.context.ledger.reject,
-            Rejection(
-                model=action.model,
-                version=action.version,
-                digest=action.digest,
-                failure=error.failure,
-                reason=error.reason,
-                at=self.context.clock(),
-            ),
-        )

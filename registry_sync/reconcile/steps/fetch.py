@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from cachetools import LRUCache
 
 from registry_sync.domain import (
     AcceptedDigest,
@@ -56,6 +57,8 @@ _QUARANTINE_LOOK_S = 300.0
 _QUARANTINE_FETCH_S = 900.0
 _LOOK_EVERY_S = 0.25
 _TELL_EVERY_S = 10.0
+_MOST_REMEMBERED = 16_384
+"""Comparisons, and looks at quarantined versions; one that is forgotten is made again."""
 _log = structlog.get_logger("registry_sync.reconcile.steps.fetch")
 
 
@@ -81,8 +84,12 @@ class FetchStep:
     intake: Ingestion
     make_room: Callable[[Path, int], Coroutine[Any, Any, None]]
     fetches: list[FetchState] = field(default_factory=list)
-    _confirmed: dict[tuple[str, int], _Confirmed] = field(default_factory=dict)
-    _looked_at: dict[tuple[str, int], float] = field(default_factory=dict)
+    _confirmed: LRUCache[tuple[str, int], _Confirmed] = field(
+        default_factory=lambda: LRUCache(_MOST_REMEMBERED)
+    )
+    _looked_at: LRUCache[tuple[str, int], float] = field(
+        default_factory=lambda: LRUCache(_MOST_REMEMBERED)
+    )
 
     # --- fetch, verify ----------------------------------------------------------------------------
 
@@ -168,7 +175,12 @@ class FetchStep:
             arrived_bytes=0,
             total_bytes=None,
         )
-        check = partial(self._check, left)
+
+        def check() -> None:
+            """Abort the calling fetch if nobody waits for it any more. Any thread."""
+            self.context.threads.check_stopping()
+            if left.is_set():
+                raise StoppedError
 
         def note(arrived: int, total: int | None) -> None:
             """Note how far the fetch is, with every chunk, and log it now and then."""
@@ -199,16 +211,6 @@ class FetchStep:
             raise
         finally:
             self.fetches = [one for one in self.fetches if one is not progress]
-
-    def _check(self, left: threading.Event) -> None:
-        """Abort the calling fetch if nobody waits for it any more. Any thread.
-
-        Raises:
-            StoppedError: Nobody does.
-        """
-        self.context.threads.check_stopping()
-        if left.is_set():
-            raise StoppedError
 
     def _wait_for_room(
         self,
@@ -281,7 +283,6 @@ class FetchStep:
         Returns:
             What to fetch to find out, where the storage does not tell of changes.
         """
-        self._forget_unlisted()
         now, to_fetch, view = self.context.clock(), list[Fetch](), self.context.journal.view
         for key, found in view.quarantines.items():
             listed = find(self.context.listings.aspired, *key)
@@ -305,16 +306,6 @@ class FetchStep:
                 work = self.context.ledger.end_quarantine
                 await self.context.journal.write(key[0], work, *key, ended_by)
         return to_fetch
-
-    def _forget_unlisted(self) -> None:
-        """Keep what was learned of versions no longer than the registry lists them."""
-        listed = {
-            (model.name, version)
-            for model in self.context.listings.aspired.models.values()
-            for version in model.versions
-        }
-        self._confirmed = {key: one for key, one in self._confirmed.items() if key in listed}
-        self._looked_at = {key: at for key, at in self._looked_at.items() if key in listed}
 
     # --- compare once more ------------------------------------------------------------------------
 

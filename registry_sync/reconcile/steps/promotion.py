@@ -18,6 +18,7 @@ from gateway.contract import (
     ActiveAlias,
     AliasTarget,
     AllowRequest,
+    ArtifactRef,
     RetireRequest,
     StageFailure,
     StageOutcome,
@@ -44,7 +45,6 @@ _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
     set(get_args(StageFailure)) - PERMANENT_STAGE_FAILURES - {"no_room"}
 )
 """Failures that pass, and that a load meets: what was to make room for it has gone by then."""
-_GENERATION_LOOKS, _GENERATION_LOOK_S = 100, 0.02
 _log = structlog.get_logger("registry_sync.reconcile.steps.promotion")
 
 
@@ -167,7 +167,10 @@ class Promotion:
                         )
                     )
             except RolloutRejectedError as error:
-                return await self._activation_refused(action, error)
+                if error.code == "not_staged":
+                    proof = ArtifactRef(action.model, action.version, action.digest)
+                    self.context.observation.proved.pop(proof, None)
+                return StepFailure(error.reason)
             active = _activated(action, before, at=self.context.clock())
             self.context.observation.activated(active, ack, due.stage_id)
         await self._record(action, active, ack.generation, watch)
@@ -231,23 +234,6 @@ class Promotion:
     def _is_pinned(self, action: Activate) -> bool:
         hold = self.context.journal.view_of(action.model).holds.get((action.model, action.alias))
         return hold is not None and hold.lasting and hold.target_version == action.version
-
-    async def _activation_refused(
-        self, action: Activate, error: RolloutRejectedError
-    ) -> StepFailure:
-        if error.code == "not_staged":
-            self.context.observation.disprove((action.model, action.version, action.digest))
-        if error.code == "generation_mismatch" and error.generation is not None:
-            await self._await_generation(error.generation)
-        return StepFailure(error.reason)
-
-    async def _await_generation(self, generation: int) -> None:
-        """Wait until the long poll has told of a newer table; the plan is made on that."""
-        for _ in range(_GENERATION_LOOKS):
-            node = self.context.observation.heard
-            if node is not None and node.generation >= generation:
-                return
-            await asyncio.sleep(_GENERATION_LOOK_S)
 
     # --- retire -----------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from registry_sync.planning.actions import Failure
-from registry_sync.planning.explain import explain
+from registry_sync.planning.explain import explain, why_unable
 from registry_sync.planning.plan import plan
+from registry_sync.planning.snapshot import Cause
 from tests.fakes.snapshots import A, D, M, given
 
 
@@ -23,6 +24,11 @@ from tests.fakes.snapshots import A, D, M, given
         ("champion@2, active 1, here 1 2, rejected 2", "rejected", "tried again when"),
         ("champion@2, active 1, require_digest", "unstamped", "registry-gateway stamp models:/m/2"),
         ("champion@2, active 1, here 1 2, held 1 at=2", "held", "another version than 2"),
+        (
+            "champion@2, active 1, here 1 2, held 1 at=2 by=gateway, rejected 2 live",
+            "held",
+            "another version than 2; it failed",
+        ),
         ("champion@3, active 1, here 1, pinned 1 at=2", "pinned", "until `unpin`"),
         (
             "champion@3, active 2, here 1, pinned 1 at=2",
@@ -91,3 +97,18 @@ def test_failed_step_is_the_explanation(
     found = explain(what_is, M, A, what_is.node.active[0])
     assert found.why == ("failing" if reason else "under_way")
     assert (reason or "") in found.reason
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "why"),
+    [
+        ("champion@2, active 2, here 2, held 1 at=2, quarantined 1", Cause.QUARANTINED),
+        ("champion@2, active 2, here 1 2, held 1 at=2, quarantined 1 expected=1", None),
+    ],
+)
+def test_held_version_is_unable_to_serve_wrong_bytes_unless_its_own_are_here(
+    snapshot: str, why: Cause | None
+) -> None:
+    what_is = given(snapshot)
+    unable = why_unable(what_is, what_is.ledger.holds[M, A])
+    assert (unable and unable[0]) == why

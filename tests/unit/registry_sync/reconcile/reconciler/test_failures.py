@@ -121,6 +121,8 @@ def refuse(*_: object) -> None:
 async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loop(
     node: NodeInMemory,
 ) -> None:
+    now = time.time()
+    node.clock = lambda: now  # it stands still, so that no pause ends
     async with node.control_plane() as spine:
         await node.serves(1)
         await idle(spine)
