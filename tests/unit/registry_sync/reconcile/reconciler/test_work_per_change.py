@@ -62,7 +62,9 @@ class Counted:
 
     def _counting(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def count(*args: Any, **kwargs: Any) -> Any:
-            self.whole[name] += 1
+            of_some_models = name == "view" and args
+            if not of_some_models:
+                self.whole[name] += 1
             return work(*args, **kwargs)
 
         return count

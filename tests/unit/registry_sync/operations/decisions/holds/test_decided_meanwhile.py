@@ -35,7 +35,7 @@ def moves_of_alias(node: NodeInMemory) -> int:
     return sum((one.model, one.alias) == (M, A) for one in node.gateway.activations)
 
 
-def unreadable() -> LedgerView:
+def unreadable(*_: object) -> LedgerView:
     """A database that failed over right after it took what was written."""
     raise LedgerError("the ledger does not answer")
 
