@@ -12,6 +12,7 @@ from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, promoted, refused
+from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
 
 @pytest.fixture
@@ -78,6 +79,17 @@ async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeIn
         assert node.gateway.points(M, A) == 1  # and not 2, which was rolled back from
         (hold,) = spine.journal.view.holds.values()
         assert (hold.target_version, hold.lasting) == (3, True)
+
+
+async def test_what_is_quarantined_is_not_pinned(node: NodeInMemory) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        await quarantined(node, spine)
+        reason = await refused(client, "/pin", model=M, alias=A, version=2)
+        assert spine.journal.view.quarantines[M, 2].reason in reason
+        assert spine.journal.view.holds == {}
+        await idle(spine)
+        assert node.gateway.points(M, A) == 1
 
 
 async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
