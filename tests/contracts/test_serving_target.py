@@ -144,7 +144,6 @@ async def test_a_difference_is_told_to_who_has_the_state_before(target: ServingT
 
 async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> None:
     await target.publish(catalogue(1, uuid.uuid4().hex))
-    generation = (await target.observe(0)).generation
     request = ActivateRequest(
         model=MODEL, alias="champion", version=1, digest=DIGEST, if_active=AliasTarget()
     )
@@ -156,7 +155,6 @@ async def test_what_was_not_staged_is_not_activated(target: ServingTarget) -> No
 
 
 async def test_a_change_on_another_table_is_refused(target: ServingTarget) -> None:
-    generation = (await target.observe(0)).generation
     other = AliasTarget(version=2, digest=DIGEST)
     request = ActivateRequest(
         model=MODEL, alias="champion", version=1, digest=DIGEST, if_active=other
