@@ -91,7 +91,9 @@ _OPEN_FILES = 4096
 _WITHOUT_OPERATIONS = "the control plane works, and operators of this machine cannot ask it"
 _OWNER_ONLY = 0o077
 _QUIET_LOGGERS = {
-    **dict.fromkeys(("alembic", "httpx", "httpcore", "botocore", "mlflow"), logging.WARNING),
+    **dict.fromkeys(
+        ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "mlflow"), logging.WARNING
+    ),
     "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
     "apscheduler": logging.ERROR,  # a slow poll is a warning; the next one comes
 }

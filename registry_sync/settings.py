@@ -142,7 +142,12 @@ class SyncSettings(BaseSettings):
     @field_validator("tracking_uri")
     @classmethod
     def _without_password(cls, uri: str) -> str:
-        """Refuse a user, a password or a query in a URL: it is shown, logged, and repeated."""
+        """Refuse a user, a password or a query in a URL: it is shown, logged, and repeated.
+
+        Refuse ``s3://`` without a bucket too.
+        """
+        if urlsplit(uri).scheme == "s3" and not urlsplit(uri).netloc:
+            raise ValueError("a registry in S3 must name its bucket: s3://bucket/prefix")
         if names_user(uri) or urlsplit(uri).query:
             raise ValueError(
                 "a user or a password in the registry's URL, or a query, would be shown to "

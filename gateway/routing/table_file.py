@@ -119,6 +119,8 @@ class TableFile:
         # Which changes the generation before has is unknown, so none is dropped.
         self._written = (0, body.changes)
         self._changed = changes[-1].number if changes else body.changes
+        if whole is None and changes:
+            self._due[self._table_path] = self._write_whole_from_changes
         active = {entry.alias_ref: entry for entry in body.active}
         holds = body.refused_digests
         for change in changes:
@@ -132,6 +134,10 @@ class TableFile:
             active=active,
             refused_digests=tuple(holds),
         )
+
+    def _write_whole_from_changes(self) -> None:
+        """Write the table as a whole again, from its changes alone."""
+        self._put_whole(self._load_table(""), self._changed)
 
     def _put_whole(self, table: RouteTable, number: int) -> None:
         """Write a table as a whole. ``number``: of its last change."""

@@ -172,4 +172,8 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _by_use(folder: Path) -> list[str]:
     """Return the files of a folder by use, the last one last. Blocking."""
-    return [path.name for path in sorted(folder.iterdir(), key=lambda path: path.lstat().st_mtime)]
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.lstat().st_mtime, path.name))
+    return [name for _, name in sorted(found)]

@@ -233,27 +233,26 @@ class ServingLoop:
         """Predict; what fails fails its request, not the worker."""
         failed = _NOT_TAKEN
         try:
-            inputs = join([waiting.inputs for waiting in batch])
-        except MemoryError:
-            failed = _NO_MEMORY
-        else:
             try:
-                prediction = self._model.predict(
-                    inputs, probabilities=batch[0].request.probabilities
-                )
-                divisible = prediction.divisible
-                if not divisible and len(batch) == 1:
-                    self._answers_whole(batch[0], prediction)
-                if divisible or len(batch) == 1:
-                    return self._split(batch, prediction, now)
-            except RequestRefusedError as refusal:
-                failed = _failed(refusal, begun=True)
-            except NotTakenError:
-                pass  # the proved call cannot take all of these rows
-            except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
-                log_without_data(error)
-                told = f"the model's answer could not be read: {type(error).__name__}"
-                failed = Failed("model_error", bounded(told), begun=True)
+                inputs = join([waiting.inputs for waiting in batch])
+            except MemoryError as error:
+                raise _NoRoomError from error
+            prediction = self._model.predict(inputs, probabilities=batch[0].request.probabilities)
+            divisible = prediction.divisible
+            if not divisible and len(batch) == 1:
+                self._answers_whole(batch[0], prediction)
+            if divisible or len(batch) == 1:
+                return self._split(batch, prediction, now)
+        except _NoRoomError:
+            failed = _NO_MEMORY
+        except RequestRefusedError as refusal:
+            failed = _failed(refusal, begun=True)
+        except NotTakenError:
+            pass  # the proved call cannot take all of these rows
+        except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
+            log_without_data(error)
+            told = f"the model's answer could not be read: {type(error).__name__}"
+            failed = Failed("model_error", bounded(told), begun=True)
         if len(batch) == 1:
             return [(batch[0].id, failed, b"")]
         # Each alone, so that one request's failure does not fail the others. In between, deadlines
@@ -293,6 +292,10 @@ class ServingLoop:
                 reply = Reply(count, queued_s, predict_s, rows)
                 answers.append((waiting.id, reply, body))
         return answers
+
+
+class _NoRoomError(Exception):
+    """There is no memory to join a batch; the model was not asked."""
 
 
 class _Large(NamedTuple):

@@ -89,6 +89,9 @@ class DiskRoom:
             return None
         needed = (*node.resident, *(one.digest for one in node.active))
         self._needed_at.update(dict.fromkeys(needed, self.context.clock()))
+        for one in node.active:
+            if left := one.previous_digest:  # it may have been active between two looks only
+                self._needed_at[left] = max(self._needed_at.get(left, 0.0), one.since)
         seen = observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
 

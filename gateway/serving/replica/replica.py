@@ -223,6 +223,7 @@ class Replica:
         if self._report is None or self.state not in (ReplicaState.LOADING, ReplicaState.WARMING):
             raise self._ended_early()
         self.loaded = self._report
+        self._keep_proof(parse(self.loaded.proof))
         self.private_bytes = self.loaded.private_bytes
         self.gpu_bytes = self.loaded.gpu_bytes
         self.state = ReplicaState.READY
@@ -258,18 +259,23 @@ class Replica:
         """Take the next message of a load, each once and in its order."""
         if self.state is ReplicaState.DRAINING:
             return
-        loading = self.state in (ReplicaState.LOADING, ReplicaState.WARMING)
-        if frame.kind == Kind.HELLO and self.state is ReplicaState.STARTING:
+        over = self._up is None or self._up.done()
+        loading = self.state in (ReplicaState.LOADING, ReplicaState.WARMING) and not over
+        if frame.kind == Kind.HELLO and self.state is ReplicaState.STARTING and not over:
             self._greet(read_message(messages.Hello, frame.header))
-        elif frame.kind == Kind.WARMING and self.state is ReplicaState.LOADING and self._phase:
+        elif (
+            frame.kind == Kind.WARMING
+            and self.state is ReplicaState.LOADING
+            and loading
+            and self._phase
+        ):
             self.state = ReplicaState.WARMING
             # Its own time limit, once: a worker cannot prolong it.
             self._phase.reschedule(self._loop.time() + self._limits.warm_up_timeout_s)
-        elif frame.kind == Kind.LOADED and loading and self._report is None:
-            self._report = loaded = read_message(messages.Loaded, frame.header)
-            self._keep_proof(parse(loaded.proof))
+        elif frame.kind == Kind.LOADED and loading:
+            self._report = read_message(messages.Loaded, frame.header)
             self._end_start(None)
-        elif frame.kind == Kind.LOAD_FAILED and loading and self._report is None:
+        elif frame.kind == Kind.LOAD_FAILED and loading:
             failed = read_message(messages.LoadFailed, frame.header)
             self._end_start(LoadError(failed.failure, failed.message))
         else:
@@ -309,6 +315,8 @@ class Replica:
             if proof is not None and self._report is not None:
                 self._report = with_proof(self._report, proof)
                 self.loaded = self.loaded and self._report
+        elif self.state is ReplicaState.DRAINING:
+            return  # it is being ended
         elif self._report is not None:
             self._proofs.begin_while_ready(proof)
         elif self.state is ReplicaState.WARMING or self._proofs.is_under_way:

@@ -16,7 +16,10 @@ _FIRST_BACK_OFF_S = 1.0
 _LAST_BACK_OFF_S = 60.0
 _DEATHS_FORGIVEN = 2
 _DEATHS_COUNT_S = 600.0
-"""A replica that hangs lives for minutes, so a short window would see each death alone."""
+_LIVES_COUNT = 4
+_LONGEST_LIFE_S = 7200.0
+"""Deaths count for ten minutes, or for four lives of the last replica: one that loads slowly, or
+hangs until a long time-out, dies seldom."""
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a replica that had served. It was killed, or one request was
 too much for it, so its callers wait instead of being refused."""
@@ -36,6 +39,7 @@ class _Entry:
     """One version.
 
     Attributes:
+        deaths_count_s: How long deaths count.
         death: Why the last replica died.
         message: Why the version pauses.
         until: The end of the pause.
@@ -48,6 +52,7 @@ class _Entry:
     load_s: float | None = None
     failures: int = 0
     deaths: list[float] = field(default_factory=list)
+    deaths_count_s: float = _DEATHS_COUNT_S
     death: str = ""
     message: str = ""
     until: float = 0.0
@@ -126,13 +131,18 @@ class LoadHistory:
         entry.until = self._clock() + pause_s
         return pause_s
 
-    def died(self, key: ArtifactRef, reason: str, *, had_answered: bool) -> None:
+    def died(
+        self, key: ArtifactRef, reason: str, *, had_answered: bool, lived_s: float = 0.0
+    ) -> None:
         """Record the death of a ready replica; a version that keeps dying pauses.
 
-        If the replica had answered, the pause is short and callers wait for its end.
+        If the replica had answered, the pause is short and callers wait for its end. ``lived_s`` is
+        the time since its load began.
         """
         now = self._clock()
         entry = self._entry(key)
+        lives_s = _LIVES_COUNT * min(lived_s, _LONGEST_LIFE_S)
+        entry.deaths_count_s = max(_DEATHS_COUNT_S, lives_s)
         entry.death = reason
         entry.deaths = [*self._recent_deaths(entry), now]
         extra = len(entry.deaths) - _DEATHS_FORGIVEN
@@ -143,7 +153,7 @@ class LoadHistory:
             entry.until = now + min(back_off_s(extra), longest_s)
 
     def _recent_deaths(self, entry: _Entry) -> list[float]:
-        since = self._clock() - _DEATHS_COUNT_S
+        since = self._clock() - entry.deaths_count_s
         return [at for at in entry.deaths if at > since]
 
     def _death_report(self, deaths: list[float], reason: str) -> str:

@@ -335,7 +335,8 @@ class ReplicaPool:
 
     def _record_death(self, resident: Resident, reason: str) -> None:
         had_answered = resident.replica.answered > 0
-        self.load_history.died(resident.key, reason, had_answered=had_answered)
+        lived_s = self.clock() - resident.started_at
+        self.load_history.died(resident.key, reason, had_answered=had_answered, lived_s=lived_s)
 
     def close(self) -> None:
         """End every replica, and every load under way."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from cachetools import LRUCache
 
 from registry_sync.artifacts import (
     BuildsEnvironments,
@@ -24,7 +23,6 @@ from registry_sync.planning import BuildEnvironment
 from registry_sync.reconcile.context import Context
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 
-_MOST_DESCRIBED = 16_384
 _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
 
@@ -39,9 +37,7 @@ class EnvironmentStep:
     context: Context
     environments: BuildsEnvironments
     built: Mapping[str, OwnEnvironment] = field(default_factory=dict)
-    _described: LRUCache[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(
-        default_factory=lambda: LRUCache(_MOST_DESCRIBED)
-    )
+    _described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=dict)
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
         """Learn which own environments are there: at the start, and after each sweep."""
@@ -55,6 +51,8 @@ class EnvironmentStep:
             self.environments.sweep, present, older_than_s=older_than_s
         ):
             _log.info("environment.removed", environment=digest)
+        for digest in self._described.keys() - {one.digest for one in present}:
+            del self._described[digest]
         await self.look(present)
 
     # --- the shared environment -------------------------------------------------------------------

@@ -87,9 +87,7 @@ class FetchStep:
     _confirmed: LRUCache[tuple[str, int], _Confirmed] = field(
         default_factory=lambda: LRUCache(_MOST_REMEMBERED)
     )
-    _looked_at: LRUCache[tuple[str, int], float] = field(
-        default_factory=lambda: LRUCache(_MOST_REMEMBERED)
-    )
+    _looked_at: dict[tuple[str, int], float] = field(default_factory=dict)
 
     # --- fetch, verify ----------------------------------------------------------------------------
 
@@ -284,6 +282,8 @@ class FetchStep:
             What to fetch to find out, where the storage does not tell of changes.
         """
         now, to_fetch, view = self.context.clock(), list[Fetch](), self.context.journal.view
+        for key in self._looked_at.keys() - view.quarantines.keys():
+            del self._looked_at[key]
         for key, found in view.quarantines.items():
             listed = find(self.context.listings.aspired, *key)
             rest_s = _QUARANTINE_FETCH_S if found.listing is None else _QUARANTINE_LOOK_S

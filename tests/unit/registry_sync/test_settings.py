@@ -21,6 +21,11 @@ def test_a_password_in_the_registrys_url_is_refused_and_not_repeated(variable: s
     assert SECRET not in done.output + done.stderr
 
 
+def test_a_registry_in_s3_names_its_bucket() -> None:
+    with pytest.raises(ValidationError, match="must name its bucket: s3://bucket/prefix"):
+        SyncSettings(tracking_uri="s3://")
+
+
 def test_a_refused_setting_does_not_repeat_what_was_set() -> None:
     with pytest.raises(ValidationError) as refused:
         SyncSettings(tracking_uri=f"http://{SECRET}@host")

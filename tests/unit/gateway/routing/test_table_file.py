@@ -175,18 +175,23 @@ def test_refused_file_is_reported_and_written_when_there_is_room(tmp_path, monke
     assert TableFile(tmp_path).load("champion") == learned.with_catalogue(newer)
 
 
-def test_next_change_writes_a_lost_table_as_a_whole_again(tmp_path):
+@pytest.mark.parametrize("changes", [0, 1])
+def test_table_that_only_its_changes_have_is_written_as_a_whole_again(tmp_path, changes):
     TableFile(tmp_path).save_change(a_table(), a_table().active)
-    (tmp_path / "table.json").write_text("damaged")
+    whole = tmp_path / "table.json"
+    whole.write_text("damaged")
     file = TableFile(tmp_path)
-    loaded = file.load("champion")
-    assert loaded == a_table()
-    entry = ActiveAlias(model="n", alias="champion", version=1, digest=DIGEST, since=6.0)
-    later = loaded.with_active(entry)
-    file.save_change(later, [entry.alias_ref])
+    table = file.load("champion")
+    assert table == a_table()
+    assert not whole.exists(), "a start writes nothing"
+    if changes:
+        entry = ActiveAlias(model="n", alias="champion", version=1, digest=DIGEST, since=6.0)
+        table = table.with_active(entry)
+        file.save_change(table, [entry.alias_ref])
+    file.write_due()
     for path in tmp_path.glob("table.changes*"):
         path.unlink()
-    assert TableFile(tmp_path).load("champion") == later
+    assert TableFile(tmp_path).load("champion") == table
 
 
 def test_next_write_has_what_was_due(tmp_path, monkeypatch):

@@ -246,16 +246,17 @@ class TestCounts:
         assert tallies.requests(KEY) == tallies.total(KEY).faults == faults
 
     @both_ways
-    @pytest.mark.parametrize("share", [0.3, 0.85, 0.92, 0.97, 1.0, 5.0, None])
+    @pytest.mark.parametrize("share", [0.5, 0.97, 1.0, 5.0, None])
     async def test_hanging_worker_counts_once_per_request(self, way, share):
         """Whatever share of the model's time-out the caller's own time is."""
+        limit_s = 1.0  # longer than a busy machine holds up a test: the worker gets its request
         tallies, launcher = LiveTallies(), ReadyLauncher()
         limits = ReplicaLimits(9, 9999, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=0.2)
         replica = Replica("m/1", launcher, limits, lambda _: None, partial(tallies.count, KEY))
         await ready_replica(replica, launcher)
-        call = call_of(seconds=None if share is None else share * LIMIT_S)
+        call = call_of(seconds=None if share is None else share * limit_s)
         with pytest.raises(errors.DeadlineExceededError):
-            await way(dispatcher(FakeResidents(replica), tallies, limit_s=LIMIT_S), call)
+            await way(dispatcher(FakeResidents(replica), tallies, limit_s=limit_s), call)
         await replica.wait_stopped()
         assert "stuck" in replica.end_reason
         assert (tallies.total(KEY).answered, tallies.total(KEY).faults) == (0, 1)

@@ -82,18 +82,18 @@ def test_few_deaths_are_forgiven(record, clock):
     assert record.trouble(key()) is None
 
 
-@pytest.mark.parametrize("apart_s", [40.0, 190.0])
+@pytest.mark.parametrize("apart_s", [40.0, 190.0, 1800.0])
 def test_version_whose_replicas_hang_again_and_again_pauses(record, clock, apart_s):
     pauses = 0
     for _ in range(20):
-        record.died(key(), "it was stuck", had_answered=True)
+        record.died(key(), "it was stuck", had_answered=True, lived_s=apart_s)
         pauses += record.trouble(key()) is not None
         clock.now += apart_s
     assert pauses == 18
     assert record.trouble(key()) is None
     assert " times in " in str(record.keeps_dying(key()))
     assert "it was stuck" in str(record.keeps_dying(key()))
-    clock.now += load_history._DEATHS_COUNT_S
+    clock.now += max(load_history._DEATHS_COUNT_S, 4 * apart_s)
     assert record.keeps_dying(key()) is None
 
 
