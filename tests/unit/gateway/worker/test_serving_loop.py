@@ -500,6 +500,17 @@ def test_a_body_that_does_not_fit_into_memory_says_nothing_of_the_model(monkeypa
         assert (failed["code"], failed["begun"]) == ("model_error", where == "model")
 
 
+def test_what_joining_raises_fails_its_requests_alone(monkeypatch):
+    def fail(parts):
+        if len(parts) == 2:
+            raise ValueError("never seen")
+        return join(parts)
+
+    monkeypatch.setattr(serving_loop, "join", fail)
+    answers = serve(request(1, 1), request(2, 1), model=Slow())
+    assert batch_rows(answers) == [1, 1]
+
+
 def test_what_a_model_calls_its_errors_is_bounded():
     odd = type("Odd" * 10_000, (Exception,), {})
 

@@ -240,6 +240,24 @@ async def test_invalid_message_during_the_load_fails_it(frames, reason):
     assert stopped == [replica]
 
 
+@pytest.mark.parametrize("first", [Kind.LOAD_FAILED, Kind.LOADED])
+async def test_proof_of_a_load_that_failed_is_not_kept(first):
+    launcher, kept = ReadyLauncher(), []
+    loaded = HONEST[Kind.LOADED]
+    failed = HONEST[Kind.LOAD_FAILED]
+    other = {Kind.LOAD_FAILED: Kind.LOADED, Kind.LOADED: Kind.LOAD_FAILED}[first]
+    headers = {Kind.LOADED: encode_header(loaded), Kind.LOAD_FAILED: encode_header(failed)}
+    replica = Replica("m/1", launcher, LIMITS, lambda _: None, on_proof=lambda *it: kept.append(it))
+    starting = asyncio.ensure_future(replica.start(LOAD))
+    kinds = ((Kind.HELLO, HELLO), (first, headers[first]), (other, headers[other]))
+    data = b"".join(b"".join(pack(kind, 0, header)) for kind, header in kinds)
+    launcher.worker.peer.sendall(data)
+    with pytest.raises(LoadError):
+        await starting
+    await replica.wait_stopped()
+    assert not kept
+
+
 async def test_frame_beyond_the_limits_ends_its_worker(serving):
     replica, peer, _, _ = serving
     peer.sendall(PREFIX.pack(Kind.REPLY, worker_messages.MAX_HEADER_BYTES + 1, 0, 1))
