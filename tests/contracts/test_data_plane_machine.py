@@ -1,7 +1,8 @@
 """Random operations on a whole data plane: the same machine on fake and on real workers.
 
 At any time: no lease on a stopped replica, no leased replica ended, no more workers and bytes than
-allowed. In the end: every caller answered, once, by a version that it meant; nothing is left.
+allowed. In the end: every caller answered, once, by a version that it meant; nothing is left. On
+the fake workers each decision is compared with the one that was made before it was one function.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from hypothesis.stateful import (
 
 from gateway.contract.references import ArtifactRef
 from gateway.serving.replica.launcher import ForkserverLauncher, Launcher, Launchers
-from gateway.serving.residency import decision
+from gateway.serving.residency import decision, load_queue
 from gateway.worker.protocol.messages import Load
+from tests.contracts import former_eviction
 from tests.contracts.data_plane import (
     ALIAS,
     MODELS,
@@ -287,8 +289,18 @@ def _play(machine: type[Machine], runs: int, steps: int, happens: set[str]) -> N
 
 
 @pytest.mark.usefixtures("soon")
-def test_random_operations_on_fake_workers() -> None:
+def test_random_operations_make_room_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: Counter[str] = Counter()
+
+    def decide(seen: decision.Snapshot) -> tuple[decision.Action, ...]:
+        actions = decision.decide(seen)
+        compared[former_eviction.check(seen, actions)] += 1
+        return actions
+
+    monkeypatch.setattr(load_queue, "decide", decide)
     _play(FakeMachine, FAKE_RUNS, FAKE_STEPS, HAPPENS)
+    print(dict(compared))
+    assert {what for what in ("start", "evict", "wait") if not compared[what]} == set()
 
 
 @pytest.fixture(scope="module")
