@@ -272,6 +272,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FAKE_RUNS, FAKE_STEPS = (2000, 100) if SOAK else (20, 50)
 REAL_RUNS, REAL_STEPS = (40, 50) if SOAK else (2, 20)
+MOST_GAMES = 4
+"""Hypothesis leaves some operations out of a run: a short game may lack one of them altogether."""
 HAPPENS = {
     *("answered", "deadline_exceeded", "worker_died", "hung_up"),
     *("loaded", "evicted", "ended", "swapped", "grown"),
@@ -282,10 +284,14 @@ HAPPENS_SOON = {"answered", "deadline_exceeded", "worker_died", "loaded", "ended
 
 def _play(machine: type[Machine], runs: int, steps: int, happens: set[str]) -> None:
     """Let it play; see that everything that was to be tried has happened."""
-    machine.tally = Counter()
-    run_state_machine_as_test(machine, settings=_settings(runs, steps))
+    machine.tally, missing = Counter(), happens
+    for _ in range(MOST_GAMES):
+        run_state_machine_as_test(machine, settings=_settings(runs, steps))
+        missing = {what for what in happens if not machine.tally[what]}
+        if not missing:
+            break
     print(dict(machine.tally))
-    assert {what for what in happens if not machine.tally[what]} == set()
+    assert missing == set()
 
 
 @pytest.mark.usefixtures("soon")
