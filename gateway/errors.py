@@ -18,7 +18,7 @@ class GatewayError(Exception):
     Attributes:
         code: For machines.
         message: For people.
-        details: What is wrong with input or answer, each ``[row or None, field or None, reason]``.
+        details: Faults of the input or the answer, each ``[row or None, field or None, reason]``.
         retry_after_s: Seconds after which the caller may come back, or None if unknown.
     """
 

@@ -140,7 +140,7 @@ class AllowRequest(AliasBody):
 
 
 class Ack(Body):
-    """The request was met, or was met before. What it changed of the route table is on disk.
+    """The gateway did what was asked, now or before; its change of the route table is on disk.
 
     Attributes:
         generation: The table's generation now; an alias that moved did so with this one.

@@ -36,7 +36,7 @@ _BATCH_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """What one worker may use; see `messages.Load`.
+    """The resources of one worker; see `messages.Load`.
 
     Attributes:
         cuda_devices: The GPUs of torch models, or None.

@@ -30,7 +30,7 @@ def misnamed_settings(
     Args:
         settings: The class of all settings.
         names: The names of all variables of the process.
-        former: By the former names of settings, the present ones; empty for what is none any more.
+        former: Present names by former ones; empty for a setting that was removed.
     """
     prefix = settings.model_config["env_prefix"]
     fields = settings.model_fields.items()

@@ -163,7 +163,7 @@ def _flavor_paths(flavor: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _signature(logged: Any) -> dict[str, Any] | None:
-    """Return MLflow's signature with its JSON lists parsed, or None if there is none."""
+    """Return MLflow's signature with its JSON lists parsed, or None if it has no signature."""
     if logged is None:
         return None
     try:

@@ -59,7 +59,7 @@ _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What the routes work with."""
+    """The services of the routes."""
 
     view: NodeView
     operators: Operators

@@ -208,7 +208,7 @@ class Failure:
         reason: The last one, as a sentence.
         failed_at: Epoch seconds.
         retry_at: Epoch seconds of the next try.
-        goal: What was tried to reach; what fails for one goal says nothing about another.
+        goal: The goal of the try; its failure says nothing about another goal.
         settling: Whether time alone mends it, within seconds.
     """
 

@@ -35,7 +35,7 @@ from registry_sync.planning.incidents import told
 
 @dataclass(frozen=True, slots=True)
 class KnownState:
-    """What is known of one model's versions on this node.
+    """The state of one model's versions on this node.
 
     Attributes:
         descriptions: Of every artifact in the store, by digest; they carry ``size_bytes``.

@@ -103,4 +103,4 @@ class PlainRows:
 
 
 Rows = Inputs | PlainRows
-"""What a body is read as; `gateway.worker.rows.inputs.join` makes `Inputs` of a batch of them."""
+"""The rows of a body; `gateway.worker.rows.inputs.join` makes `Inputs` of a batch."""
