@@ -1,9 +1,10 @@
 """Ask models here and of MLflow: ``python -m tests.models.corpus.beside FOLDER CASE…``.
 
-The versions of a case are saved, loaded and asked in a process of its own, forked from this one,
-which has the libraries imported. Ours is what a worker does from LOAD to the answer, without
-sockets; MLflow's is the application of ``mlflow models serve``. Writes one line of JSON for each:
-case, version, the answers to each body (ours, then MLflow's), and why there are none.
+A few cases at a time are saved, loaded and asked in a process of their own, forked from this one,
+which has the libraries imported: a fork for each would cost as much as what it does. Ours is what a
+worker does from LOAD to the answer, without sockets; MLflow's is the application of ``mlflow models
+serve``. Writes one line of JSON for each: case, version, the answers to each body (ours, then
+MLflow's), and why there are none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ LOADED_BEFORE = (
 _STATUS = {"invalid_input": 422, "not_finite": 422, "model_error": 500}
 """What the gateway answers for a worker's code."""
 
+CASES_PER_PROCESS = 12
 Answered = tuple[int, str]
 
 
@@ -111,19 +114,25 @@ def ask(case: Case, version: int, folder: Path, bodies: dict[str, bytes]) -> dic
     return {"answers": {form: (ours[form], theirs[form]) for form in bodies}}
 
 
-def in_a_process(case: Case, folder: Path) -> None:
-    """Do `ask` for each version in a fork of this process: it writes what is told in its folder."""
+def ask_versions(case: Case, folder: Path) -> None:
+    """Do `ask` for each version; write what is told in a folder for each."""
+    # Before a model is saved: MLflow changes the values of an example that it writes.
+    bodies = {form: json.dumps(body).encode() for form, body in case.bodies.items()}
+    for version in versions(case):
+        own = folder / str(version)
+        own.mkdir(parents=True)
+        os.chdir(own)
+        (own / "told.json").write_text(json.dumps(ask(case, version, own, bodies)))
+
+
+def in_a_process(names: Sequence[str], folder: Path) -> None:
+    """Do `ask_versions` for these cases in a fork of this process."""
     child = os.fork()
     if child == 0:
         try:
             os.dup2(2, 1)  # what a model prints is no answer of ours
-            # Before a model is saved: MLflow changes the values of an example that it writes.
-            bodies = {form: json.dumps(body).encode() for form, body in case.bodies.items()}
-            for version in versions(case):
-                own = folder / str(version)
-                own.mkdir(parents=True)
-                os.chdir(own)
-                (own / "told.json").write_text(json.dumps(ask(case, version, own, bodies)))
+            for name in names:
+                ask_versions(CASES[name], folder / name)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -148,12 +157,13 @@ def main(folder: str, *names: str) -> None:
     save(CASES[names[0]], WITH_EXAMPLE, warm)  # MLflow looks through all distributions once
     gc.collect()
     gc.freeze()  # as a worker's parent does: else each fork would look at all of it again
-    for name in names:
-        own = Path(folder) / name
-        in_a_process(CASES[name], own)
-        for version in versions(CASES[name]):
-            line = {"name": name, "version": version, **told(own, version)}
-            sys.stdout.write(json.dumps(line) + "\n")
+    for first in range(0, len(names), CASES_PER_PROCESS):
+        together = names[first : first + CASES_PER_PROCESS]
+        in_a_process(together, Path(folder))
+        for name in together:
+            for version in versions(CASES[name]):
+                line = {"name": name, "version": version, **told(Path(folder) / name, version)}
+                sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
 
