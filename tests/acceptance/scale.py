@@ -13,11 +13,9 @@ CONTROL_WITHOUT = "" if SOAK else "pandas"
 where it is."""
 WITH_TORCH = {"ACCEPTANCE_WITHOUT": ""}
 """What a gateway is started with that is."""
-POLL_INTERVAL_S = "0.25" if SOAK else "0.5"
+POLL_INTERVAL_S = "1"
 """How often a control plane lists the registry: each listing takes 25 ms of a core, most of them in
 the registry's server."""
-LISTS_SELDOM = {"REGISTRY_SYNC_POLL_INTERVAL_S": "1"}
-"""The setting of a control plane in tests that change the registry only at their beginning."""
 
 # Callers.
 PAUSE_S = 0.002 if SOAK else 0.15
@@ -31,18 +29,18 @@ ANSWERS_BETWEEN_PROMOTIONS = 200 if SOAK else 25
 """Answers by alias that are waited for before the alias moves again."""
 
 # The bounded resident set.
-RESIDENT_MODELS = 20 if SOAK else 10
+RESIDENT_MODELS = 20
 RESIDENT_LIMIT = 5
-RESIDENT_EVICTIONS = 1000 if SOAK else 20
+RESIDENT_EVICTIONS = 1000
 """More evictions than this are waited for."""
 RESIDENT_CALLERS = 6
-RESIDENT_PROMOTIONS = 60 if SOAK else 2
+RESIDENT_PROMOTIONS = 60
 
 # Models in use beside others.
-ZIPF_MODELS = 1000 if SOAK else 30
-ZIPF_SLOTS = (8, 32, 128) if SOAK else (8,)
-ZIPF_CALLS = 2000 if SOAK else 40
-SCANNED_MODELS = 200 if SOAK else 6
+ZIPF_MODELS = 1000
+ZIPF_SLOTS = (8, 32, 128)
+ZIPF_CALLS = 2000
+SCANNED_MODELS = 200
 """Beside hot ones."""
 SCANNED_LOAD_S = 2.0
 
@@ -76,8 +74,8 @@ HINTED_PROMOTIONS = 15 if SOAK else 2
 HINT_LIMIT_S = 2.0 if SOAK else 20.0
 """Median from the alias's move to the first answer; the contract's figure on a machine that is
 busy with nothing else."""
-POLLED_PROMOTIONS = 3 if SOAK else 1
-POLL_S = 30.0 if SOAK else 2.0
+POLLED_PROMOTIONS = 3
+POLL_S = 30.0
 LOAD_LIMIT_S = 5.0 if SOAK else 20.0
 REPEATED_DELIVERIES = 10_000 if SOAK else 400
 """Over TCP, to the real process; the unit tests send 10,000 in any case."""
@@ -92,7 +90,7 @@ the first one in one half of them, and the second in the other. The kinds of dam
 
 # An upload in progress.
 UPLOAD_FILES = 40
-UPLOAD_S = 20.0 if SOAK else 3.0
+UPLOAD_S = 20.0
 """How long the upload takes, watched by a poll every second."""
 
 # Versions made anew.
@@ -138,14 +136,14 @@ READ_WITHIN_S = 0.2 if SOAK else 2.0
 # Loads beside steady traffic.
 FOREST_TREES = 21
 """Of 14.4 MB each."""
-TEXT_TERMS = 2_000_000 if SOAK else 200_000
+TEXT_TERMS = 2_000_000
 TORCH_WIDTH = 2048
-LOADED_BESIDE = ("forest", "text", "torch") if SOAK else ("text",)
+LOADED_BESIDE = ("forest", "text", "torch")
 """In a thread the text pipeline is the one that is felt most."""
-DISTURBED_ROUNDS = 5 if SOAK else 1
-DISTURBED_QUIET_S = 5.0 if SOAK else 1.5
-DISTURBED_AT_MOST_TIMES = 2.0 if SOAK else 10.0
-DISTURBED_AT_MOST_S = 0.005 if SOAK else 0.25
+DISTURBED_ROUNDS = 5
+DISTURBED_QUIET_S = 5.0
+DISTURBED_AT_MOST_TIMES = 2.0
+DISTURBED_AT_MOST_S = 0.005
 """How much worse the 99th percentile may be: the contract's figures on a machine that is busy with
 nothing else."""
 
@@ -174,11 +172,11 @@ FAILING_LOAD_BUDGET_S = "15" if SOAK else "4"
 """While it fails, forkservers are started again and again: two seconds of a core each."""
 
 # Many models.
-MODELS = 1000 if SOAK else 10
-CHANGES_OF_MODELS = (100, 1000, 5000) if SOAK else (20, 100)
-CALLED_MODELS = 20 if SOAK else 2
+MODELS = 1000
+CHANGES_OF_MODELS = (100, 1000, 5000)
+CALLED_MODELS = 20
 """Whose aliases are active where no model is fetched before it is called."""
-MODEL_CHANGES = 80 if SOAK else 3
+MODEL_CHANGES = 80
 """Of active aliases, and as many of others."""
 
 # Expensive bodies beside an observed promotion.

@@ -12,7 +12,6 @@ import pytest
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
 from tests.acceptance.scale import (
-    LISTS_SELDOM,
     PROVED_EVICTIONS,
     SLOW_BUDGET_S,
     SLOW_CALL_S,
@@ -30,7 +29,6 @@ GATEWAY = {
     "GATEWAY_PROBE_INTERVAL_S": "3600",  # a probe asks for the example too
     "GATEWAY_MAX_RESIDENT": "3",
 }
-CONTROL = LISTS_SELDOM
 MODELS = {
     "slow": ScriptedModel(scale=2.0, predict_sleep_s=SLOW_CALL_S),
     "ends": ScriptedModel(scale=3.0, exits_from=5),

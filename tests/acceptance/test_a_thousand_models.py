@@ -1,15 +1,13 @@
 """A thousand models, from an empty node: what they cost, and that a change costs what one has.
 
-A full run is held to the contract's figures. One of them is a quarter of the time of the release
+One of the contract's figures is a quarter of the time of the release
 before, whose planes run right after, from the repository's history, on the same registry: in four
 times the seconds they must not be done. What a poll cost that release was measured once and is
 recorded below, with what the same machine took then for `calibration_s`: another machine, or a busy
 one, is held to the recorded figure times its own calibration.
 
-Few models cost the release before about as little as this one, in seconds and in CPU seconds. So a
-short run shows that those of a bucket become active here, and those of MLflow below, and compares
-what the gateway writes for each alias that moves: the release before wrote three times as much at
-100 models as at 20. Unit tests count the work of one change
+Few models cost the release before about as little as this one, in seconds and in CPU seconds: a
+short run would show nothing that unit tests do not, which count the work of one change
 (`tests/unit/registry_sync/reconcile/reconciler/test_work_per_change.py`).
 """
 
@@ -29,7 +27,6 @@ from tests.acceptance.scale import (
     CHANGES_OF_MODELS,
     MODEL_CHANGES,
     MODELS,
-    SOAK,
 )
 from tests.benchmarks.many_models import (
     POLLS,
@@ -88,30 +85,36 @@ def release_before(folder: Path) -> Path:
     return folder / "before"
 
 
-@pytest.mark.parametrize("source", ["s3", "mlflow"] if SOAK else ["s3"])
+@pytest.mark.soak(
+    "unit/registry_sync/reconcile/reconciler/test_work_per_change.py",
+    "integration/test_s3_registry.py",
+)
+@pytest.mark.parametrize("source", ["s3", "mlflow"])
 def test_a_thousand_models_become_active_in_a_quarter_of_the_time(
     source: str, pace: float, servers: Servers, tmp_path: Path
 ) -> None:
     with registry(source, "lazy", MODELS, servers=servers) as bench:
-        costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS if SOAK else 0)
+        costs = measure(bench, Costs(MODELS, source, "lazy"), polls=POLLS)
         print(costs)
         assert costs.seconds is not None, "all are active"
-        if SOAK:
-            limit_s = 4 * costs.seconds
-            active, seconds = active_within(bench, MODELS, release_before(tmp_path), limit_s)
-            print(f"the release before: {active} active in {seconds:.1f} of {limit_s:.1f} s")
-            assert 0 < active < MODELS
+        limit_s = 4 * costs.seconds
+        active, seconds = active_within(bench, MODELS, release_before(tmp_path), limit_s)
+        print(f"the release before: {active} active in {seconds:.1f} of {limit_s:.1f} s")
+        assert 0 < active < MODELS
     assert costs.control_cpu_s is not None
     assert costs.gateway_megabytes is not None
     assert costs.gateway_megabytes <= GATEWAY_MEGABYTES * MODELS / 1000
-    if SOAK:
-        assert costs.control_cpu_s <= CONTROL_CPU_S * pace
-        assert costs.poll_cpu_s is not None
-        assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
+    assert costs.control_cpu_s <= CONTROL_CPU_S * pace
+    assert costs.poll_cpu_s is not None
+    assert costs.poll_cpu_s <= BEFORE_POLL_CPU_S / 3 * pace
 
 
+@pytest.mark.soak(
+    "unit/registry_sync/reconcile/reconciler/test_work_per_change.py",
+    "unit/gateway/routing/test_table_changes.py",
+)
 def test_a_change_costs_the_same_in_a_registry_of_any_size(servers: Servers) -> None:
-    """Within one run, so that it needs no calibration; a short run looks at what is written only.
+    """Within one run, so that it needs no calibration.
 
     Some aliases move that are active, and some whose models were never called.
     """
@@ -127,6 +130,5 @@ def test_a_change_costs_the_same_in_a_registry_of_any_size(servers: Servers) -> 
     for kind in ("active", "uncalled"):
         written = f"{kind}_change_kilobytes"
         assert most[written] <= CHANGE_BYTES_GROW_AT_MOST * fewest[written], found
-        if SOAK:
-            cpu_s = f"{kind}_change_cpu_s"
-            assert most[cpu_s] <= CHANGE_CPU_GROWS_AT_MOST * fewest[cpu_s], found
+        cpu_s = f"{kind}_change_cpu_s"
+        assert most[cpu_s] <= CHANGE_CPU_GROWS_AT_MOST * fewest[cpu_s], found

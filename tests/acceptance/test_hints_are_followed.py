@@ -210,6 +210,10 @@ async def test_who_is_not_mlflow_is_refused_and_a_repeated_delivery_changes_noth
         assert after[2] <= before[2], "threads"
 
 
+@pytest.mark.soak(
+    "unit/registry_sync/reconcile/test_schedule.py",
+    "unit/registry_sync/reconcile/reconciler/test_work_per_change.py",
+)
 async def test_without_a_webhook_a_promotion_waits_for_a_poll(
     hinted: tuple[Node, str], registry: Registry
 ) -> None:

@@ -11,7 +11,6 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, row_answers, row_body, x_body
 from tests.acceptance.scale import (
-    LISTS_SELDOM,
     SCANNED_LOAD_S,
     SCANNED_MODELS,
     ZIPF_CALLS,
@@ -72,7 +71,7 @@ def start(make_node: NodeMaker) -> Start:
 
     def started(names: list[str], slots: int) -> Node:
         room = {"GATEWAY_MAX_RESIDENT": str(slots)}
-        node = make_node(gateway=room, control=LISTS_SELDOM).start()
+        node = make_node(gateway=room).start()
         asyncio.run(_know(node, names))
         return node
 
@@ -85,6 +84,10 @@ async def _know(node: Node, names: list[str]) -> None:
             await node.catalogue_shows(http, name, 1)
 
 
+@pytest.mark.soak(
+    "contracts/test_hit_ratio.py",
+    "contracts/test_data_plane_machine.py",
+)
 @pytest.mark.parametrize("slots", ZIPF_SLOTS)
 def test_zipf_load_meets_what_plain_lru_keeps(start: Start, names: list[str], slots: int) -> None:
     trace = zipf(names, ZIPF_CALLS, seed=slots)
@@ -108,6 +111,10 @@ async def _loads_of(node: Node, trace: list[str]) -> int:
         return int(await node.metric(http, LOADS) - before)
 
 
+@pytest.mark.soak(
+    "contracts/test_hit_ratio.py",
+    "contracts/test_data_plane_machine.py",
+)
 def test_scans_of_cold_models_evict_no_hot_one(
     start: Start, names: list[str], slow_names: list[str]
 ) -> None:

@@ -22,6 +22,7 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.failing_town import SETTINGS, Town, built
 from tests.acceptance.processes import marked
 from tests.acceptance.registry import Registry
+from tests.acceptance.scale import SOAK
 from tests.servers import MlflowServer
 
 NOBODY = 65534
@@ -32,7 +33,7 @@ MAY_READ = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
 SPARE_BYTES = 4 * 1024 * 1024
 """Of memory, beyond what a process has: less than the stack of one thread."""
 CALLERS = 8
-LARGE_BODY = b"[" * (15 * 1024 * 1024)
+LARGE_BODY = b"[" * ((15 if SOAK else 6) * 1024 * 1024)
 PAUSE_S = 0.1
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import REPOSITORY, Node
@@ -28,7 +29,6 @@ from tests.acceptance.scale import (
     DISTURBED_ROUNDS,
     FOREST_TREES,
     LOADED_BESIDE,
-    SOAK,
     TEXT_TERMS,
     TORCH_WIDTH,
 )
@@ -52,10 +52,10 @@ HEAVY: dict[str, tuple[BuildableModel, BuildableModel]] = {
 GATEWAY = {
     # What is not asked for any more is unloaded soon.
     "GATEWAY_ON_DEMAND_IDLE_S": "0.5",
-    "GATEWAY_PROBE_INTERVAL_S": "2" if SOAK else "1",
+    "GATEWAY_PROBE_INTERVAL_S": "2",
 }
 
-CONTROL = {"REGISTRY_SYNC_POLL_INTERVAL_S": "2" if SOAK else "0.5"}
+CONTROL = {"REGISTRY_SYNC_POLL_INTERVAL_S": "2"}
 THREAD_AT_LEAST_TIMES = 20.0
 LOOK_EVERY_S = 0.25
 """The test itself, and the registry's server, share the cores with what is measured."""
@@ -138,6 +138,7 @@ class Published:
         return self.models[(version - 1) % 2]
 
 
+@pytest.mark.soak("integration/test_worker.py")
 async def test_loads_are_not_felt_by_a_neighbour_and_would_be_in_a_thread(
     make_node: NodeMaker, registry: Registry, tmp_path: Path
 ) -> None:
@@ -152,8 +153,6 @@ async def test_loads_are_not_felt_by_a_neighbour_and_would_be_in_a_thread(
     at_most = max(DISTURBED_AT_MOST_TIMES * before, before + DISTURBED_AT_MOST_S)
     for what in heavy:
         assert gateway.p99_during_s(what) <= at_most, what
-    if not SOAK:  # that it could be noticed is no fault that this project could have
-        return
     textbook = await _beside_a_thread(STEADY.save(tmp_path / "steady"), heavy)
     print(f"thread of the textbook app\n{textbook.report()}")
     _assert_none_failed(textbook)

@@ -14,7 +14,7 @@ from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import proportional_bytes
 from tests.acceptance.registry import Registry
-from tests.acceptance.scale import CYCLES, CYCLES_BEFORE, LISTS_SELDOM, SOAK, WITH_TORCH
+from tests.acceptance.scale import CYCLES, CYCLES_BEFORE, SOAK, WITH_TORCH
 from tests.acceptance.traffic import Call, ask, client
 from tests.acceptance.waiting import eventually
 from tests.models.heavy import Forest
@@ -95,7 +95,6 @@ async def test_what_is_loaded_and_unloaded_leaves_nothing_behind(
         await asyncio.to_thread(registry.publish, name, model, place)
     node = make_node(
         gateway={"GATEWAY_MAX_RESIDENT": str(ROOM), "GATEWAY_PROBE_INTERVAL_S": "1"} | WITH_TORCH,
-        control=LISTS_SELDOM,
     )
     temporary = node.folder / "tmp"
     temporary.mkdir()

@@ -18,7 +18,7 @@ import pytest
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive, children
 from tests.acceptance.registry import Registry, row_answers, row_body
-from tests.acceptance.scale import LISTS_SELDOM, SOAK
+from tests.acceptance.scale import SOAK
 from tests.acceptance.traffic import Call, Traffic, ask, asks, client, describe
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ODD_WAYS, LinearModel, OddModel
@@ -35,7 +35,6 @@ GATEWAY = {
     # Not that of a load: the first one waits until the forkserver has imported everything.
     "GATEWAY_WARM_UP_TIMEOUT_S": "8",
 } | ({"GATEWAY_LOAD_TIMEOUT_S": "20"} if SOAK else {})
-CONTROL = LISTS_SELDOM
 TIMEOUT_S = "4"
 """Of the odd model, by its tag. A sound call on a busy machine takes a good part of a second."""
 NEIGHBOURS = 2

@@ -123,6 +123,10 @@ async def test_operators_decide_whatever_the_registry_says(
     assert all({"confirm", "activate"} <= set(e["durations_s"]) for e in moves), moves
 
 
+@pytest.mark.soak(
+    "unit/registry_sync/operations/test_explained_model.py",
+    "unit/registry_sync/operations/decisions/test_retry.py",
+)
 async def test_sync_and_release_look_at_once(
     node: Node, registry: Registry, mlflow_root: Path
 ) -> None:

@@ -247,6 +247,10 @@ async def _lose_the_ledger(node: Node) -> None:
         file.unlink()
 
 
+@pytest.mark.soak(
+    "unit/gateway/routing/test_table_file.py",
+    "acceptance/test_damaged_files_cost_what_they_hold.py",
+)
 async def test_the_table_file_is_deleted_and_rebuilt(node: Node, registry: Registry) -> None:
     async with client(CALLERS) as http, client(2) as watching:
         model, expected = await _two_versions(node, registry, watching)

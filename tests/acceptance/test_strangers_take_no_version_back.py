@@ -9,7 +9,7 @@ import httpx
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.registry import Registry, x_body
-from tests.acceptance.scale import STRANGERS_BODIES
+from tests.acceptance.scale import SOAK, STRANGERS_BODIES
 from tests.acceptance.traffic import Traffic, asks, client, describe
 from tests.acceptance.waiting import eventually_true
 from tests.models.catalogue import ScriptedModel
@@ -22,7 +22,7 @@ COMPARED_OF = 50
 """GATEWAY_ROLLBACK_MIN_REQUESTS, as it is by default."""
 LIMIT_S = 8
 """What a caller of the model may wait: far less than the strangers' bodies once took to refuse."""
-LARGEST_BYTES = 16 * 1024 * 1024
+LARGEST_BYTES = (16 if SOAK else 4) * 1024 * 1024
 SIDE_BY_SIDE = b"[" * 60 + b"]" * 60 + b","
 BRACKETS = b'{"inputs": [' + SIDE_BY_SIDE * (LARGEST_BYTES // len(SIDE_BY_SIDE) - 1) + b"1]}"
 

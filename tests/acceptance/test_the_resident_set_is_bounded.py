@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import NodeMaker
 from tests.acceptance.node import Node
 from tests.acceptance.processes import alive, proportional_bytes
 from tests.acceptance.registry import Registry, row_answers, row_body
 from tests.acceptance.scale import (
-    LISTS_SELDOM,
     RESIDENT_CALLERS,
     RESIDENT_EVICTIONS,
     RESIDENT_LIMIT,
@@ -65,6 +65,7 @@ class Census:
             self.looks += 1
 
 
+@pytest.mark.soak("contracts/test_data_plane_machine.py")
 async def test_twenty_models_take_turns_in_five_workers(
     make_node: NodeMaker, registry: Registry
 ) -> None:
@@ -78,7 +79,7 @@ async def test_twenty_models_take_turns_in_five_workers(
         expected[name, 2] = expected[other, 1]
         registry.point(name, ALIAS, 1)
     room = {"GATEWAY_MAX_RESIDENT": str(RESIDENT_LIMIT)}
-    node = make_node(gateway=room, control=LISTS_SELDOM).start()
+    node = make_node(gateway=room).start()
 
     deck = _without_end(names)
 

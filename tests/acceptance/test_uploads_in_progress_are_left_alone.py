@@ -134,6 +134,10 @@ class Upload:
         assert answer.digest == _digest(self.files)
 
 
+@pytest.mark.soak(
+    "unit/registry_sync/sources/storage/fetcher/test_fetcher.py",
+    "unit/registry_sync/reconcile/steps/test_ingestion.py",
+)
 async def test_slow_uploads_are_served_when_they_are_whole_and_not_before(
     make_node: NodeMaker, registry: Registry, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
