@@ -36,7 +36,7 @@ processes: $(INSTALLED)
 	$(BIN)/python -m pytest $(PROCESSES) --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 functions: $(INSTALLED)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(addprefix --ignore=,$(PROCESSES)) --numprocesses=2 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(addprefix --ignore=,$(PROCESSES)) --numprocesses=1 --dist=loadfile $(ARGS)
 
 soak: $(INSTALLED) $(FLAVORS) ## The tests that take counts and durations, in full
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts $(LONG_UNIT) --timeout=3600 $(ARGS)

@@ -1,6 +1,6 @@
 """One row of the iris pipeline through the gateway, a raw ASGI app, and the textbook app.
 
-``python -m tests.benchmarks [--seconds S] [--rounds N]``. Every contender is loaded in
+``python -m tests.benchmarks [--seconds S] [--rounds N] [--json]``. Every contender is loaded in
 turn, several times over, so that a machine that drifts drifts for all. Each ratio is the median of
 those of the rounds; the exit status is 1 if one is not met, or if any answer was not 200.
 """
@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each of the loads")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", choices=sorted(_PATHS), help="one contender; no ratios")
+    parser.add_argument("--json", action="store_true", help="print the medians for programs")
     given = parser.parse_args()
     names = [given.only] if given.only else list(_PATHS)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
@@ -99,7 +100,8 @@ def main() -> int:
         body = _start(ports, Path(folder), stack)
         rows = _measure(ports, body, given.seconds, given.rounds)
     ratios = [] if given.only else [(ratio, ratio.of(rows)) for ratio in RATIOS]
-    print(_table(rows, names, ratios))
+    medians = _medians(rows, names)
+    print(json.dumps({"medians": medians}) if given.json else _table(medians, ratios))
     met = all(ratio.holds(value) for ratio, value in ratios)
     return 0 if met and not any(row["bad"] for row in rows) else 1
 
@@ -141,17 +143,26 @@ def _measure(ports: dict[str, int], body: str, seconds: float, rounds: int) -> R
     return rows
 
 
-def _table(rows: Rows, names: list[str], ratios: list[tuple[Ratio, float]]) -> str:
-    """Return the medians and the ratios for people."""
-    lines = [f"{'':10}{'connections':>12}{'req/s':>10}{'p50 ms':>9}{'p99 ms':>9}"]
+def _medians(rows: Rows, names: list[str]) -> Rows:
+    medians = []
     for connections in CONNECTIONS:
         for name in names:
             wanted = [r for r in rows if (r["name"], r["connections"]) == (name, connections)]
-            per_second, p50_ms, p99_ms = (
-                statistics.median(row[figure] for row in wanted)
+            figures = {
+                figure: statistics.median(row[figure] for row in wanted)
                 for figure in ("per_second", "p50_ms", "p99_ms")
-            )
-            lines.append(f"{name:10}{connections:12}{per_second:10.0f}{p50_ms:9.2f}{p99_ms:9.2f}")
+            }
+            medians.append({"name": name, "connections": connections, **figures})
+    return medians
+
+
+def _table(medians: Rows, ratios: list[tuple[Ratio, float]]) -> str:
+    """Return the medians and the ratios for people."""
+    lines = [f"{'':10}{'connections':>12}{'req/s':>10}{'p50 ms':>9}{'p99 ms':>9}"]
+    for row in medians:
+        named = f"{row['name']:10}{row['connections']:12}"
+        figures = f"{row['per_second']:10.0f}{row['p50_ms']:9.2f}{row['p99_ms']:9.2f}"
+        lines.append(named + figures)
     for ratio, value in ratios:
         met = "met" if ratio.holds(value) else "NOT MET"
         lines.append(f"{ratio.what:38}{value:8.2f}   {ratio}: {met}")

@@ -1,12 +1,13 @@
 """What a poll of a big registry costs: calls, bytes and seconds, on a real MLflow server.
 
-``python -m tests.benchmarks.polling [--models N] [--versions N]``. An ordinary poll asks
+``python -m tests.benchmarks.polling [--models N] [--versions N] [--json]``. An ordinary poll asks
 for the models; one that shows a change costs one call more; a thorough poll asks for all versions.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--versions", type=int, default=5, help="of each model")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.add_argument("--seconds", help=argparse.SUPPRESS)  # the other benchmark's
     given = parser.parse_args()
     with (
@@ -44,7 +46,7 @@ def main() -> int:
             rows = _measure(server.url, door)
         finally:
             door.close()
-    print(_table(rows, given.models, given.versions))
+    print(json.dumps(rows) if given.json else _table(rows, given.models, given.versions))
     return int(next(row["calls"] for row in rows if row["poll"] == "ordinary") > 2)
 
 
