@@ -41,19 +41,6 @@ from gateway.contract.catalogue import (
     UnchangedCatalogue as UnchangedCatalogue,
     VersionState as VersionState,
 )
-from gateway.contract.changes import (
-    PERMANENT_STAGE_FAILURES as PERMANENT_STAGE_FAILURES,
-    Ack as Ack,
-    ActivateRequest as ActivateRequest,
-    AliasTarget as AliasTarget,
-    AllowRequest as AllowRequest,
-    Nack as Nack,
-    NackCode as NackCode,
-    RetireRequest as RetireRequest,
-    StageFailure as StageFailure,
-    StageOutcome as StageOutcome,
-    StageRequest as StageRequest,
-)
 from gateway.contract.node_state import (
     OBSERVE_TIMEOUT_S as OBSERVE_TIMEOUT_S,
     AbandonedVersion as AbandonedVersion,
@@ -78,5 +65,18 @@ from gateway.contract.references import (
     parse_model_name as parse_model_name,
     parse_selector as parse_selector,
     parse_version as parse_version,
+)
+from gateway.contract.rollout_requests import (
+    PERMANENT_STAGE_FAILURES as PERMANENT_STAGE_FAILURES,
+    Ack as Ack,
+    ActivateRequest as ActivateRequest,
+    AliasTarget as AliasTarget,
+    AllowRequest as AllowRequest,
+    Nack as Nack,
+    NackCode as NackCode,
+    RetireRequest as RetireRequest,
+    StageFailure as StageFailure,
+    StageOutcome as StageOutcome,
+    StageRequest as StageRequest,
 )
 from gateway.contract.times import Timestamp as Timestamp, to_rfc3339 as to_rfc3339

@@ -15,8 +15,8 @@ from gateway.contract.body import (
     ModelName,
 )
 from gateway.contract.catalogue import Environment, Policy
-from gateway.contract.changes import StageOutcome, StageRequest
 from gateway.contract.references import ArtifactRef
+from gateway.contract.rollout_requests import StageOutcome, StageRequest
 
 OBSERVE_TIMEOUT_S = 25.0
 

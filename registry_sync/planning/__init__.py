@@ -41,7 +41,6 @@ from registry_sync.planning.creations import (
     lacking_versions as lacking_versions,
     learned as learned,
 )
-from registry_sync.planning.due import DueActions as DueActions, StartOutcome as StartOutcome
 from registry_sync.planning.explain import (
     Explanation as Explanation,
     explain as explain,
@@ -65,3 +64,7 @@ from registry_sync.planning.retention import (
     what_stays as what_stays,
 )
 from registry_sync.planning.snapshot import Cause as Cause, Snapshot as Snapshot
+from registry_sync.planning.waiting_actions import (
+    DueActions as DueActions,
+    StartOutcome as StartOutcome,
+)

@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.system.http1 import refusals as http_refusals
 from gateway.system.logs import redaction
 from gateway.system.settings_help import settings_help
-from registry_sync.artifacts.environments.installer import INHERITED, INHERITED_PREFIXES
+from registry_sync.artifacts.environments.uv_job import INHERITED, INHERITED_PREFIXES
 from registry_sync.domain.tags import DIGEST_TAG, POLICY_TAGS
 from registry_sync.ledger import backlog
 from registry_sync.operations import errors, listeners

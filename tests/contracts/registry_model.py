@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.contract.changes import ActivateRequest
+from gateway.contract.rollout_requests import ActivateRequest
 
 Version = tuple[str, int]
 Alias = tuple[str, str]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from registry_sync.artifacts.environments.installer import BuildLimits
 from registry_sync.artifacts.environments.store import BuildsEnvironments, Environments
+from registry_sync.artifacts.environments.uv_job import BuildLimits
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.environments import FakeEnvironments

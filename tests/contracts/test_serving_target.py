@@ -18,7 +18,7 @@ from gateway.contract.catalogue import (
     UnchangedCatalogue,
     VersionState,
 )
-from gateway.contract.changes import (
+from gateway.contract.rollout_requests import (
     ActivateRequest,
     AliasTarget,
     AllowRequest,

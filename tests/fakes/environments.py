@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from registry_sync.artifacts.environments.installer import Check
 from registry_sync.artifacts.environments.recipe import OwnEnvironment
+from registry_sync.artifacts.environments.uv_job import Check
 from registry_sync.artifacts.store import StoredArtifact
 
 

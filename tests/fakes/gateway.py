@@ -13,16 +13,6 @@ from gateway.contract.catalogue import (
     ModelChange,
     UnchangedCatalogue,
 )
-from gateway.contract.changes import (
-    Ack,
-    ActivateRequest,
-    AllowRequest,
-    NackCode,
-    RetireRequest,
-    StageFailure,
-    StageOutcome,
-    StageRequest,
-)
 from gateway.contract.node_state import (
     AbandonedVersion,
     ActiveAlias,
@@ -33,6 +23,16 @@ from gateway.contract.node_state import (
     RefusedDigest,
 )
 from gateway.contract.references import AliasRef
+from gateway.contract.rollout_requests import (
+    Ack,
+    ActivateRequest,
+    AllowRequest,
+    NackCode,
+    RetireRequest,
+    StageFailure,
+    StageOutcome,
+    StageRequest,
+)
 from gateway.routing.node import MOST_EVENTS
 from gateway.routing.route_table import RouteTable
 from registry_sync.errors import RolloutRejectedError

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.contract.changes import StageRequest
 from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState, RefusedDigest
+from gateway.contract.rollout_requests import StageRequest
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,

@@ -22,9 +22,9 @@ import pytest
 from structlog.testing import capture_logs
 from uv import find_uv_bin
 
-from registry_sync.artifacts.environments import installer, recipe
-from registry_sync.artifacts.environments.installer import BuildLimits, inherited
+from registry_sync.artifacts.environments import recipe, uv_job
 from registry_sync.artifacts.environments.store import Environments
+from registry_sync.artifacts.environments.uv_job import BuildLimits, inherited
 from registry_sync.artifacts.file_tree import remove
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError
@@ -200,7 +200,7 @@ def test_a_source_distribution_is_never_built(tmp_path: Path):
 def test_a_compiler_that_hangs_costs_time_but_no_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(installer, "_COMPILE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(uv_job, "_COMPILE_TIMEOUT_S", 0.2)
     uv = Path(talking_uv(tmp_path, "", 0))
     hanging = tmp_path / "python"
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.worker.codecs import strict_json
 from gateway.worker.flavors import python_function, pytorch
 from gateway.worker.loading import expected_answers, input_example, integrity
-from gateway.worker.loading.proofs import proving
+from gateway.worker.loading.proofs import warm_up
 from gateway.worker.loading.proofs.background import Background
 from gateway.worker.loading.proofs.proof import WHOLE, Proof
 from gateway.worker.loading.transient_faults import name_of, passing_fault
@@ -90,10 +90,10 @@ def load(
     loaded = clock()
     tell(Warming())
     example = _example(order)
-    proof = proving.kept(order)
+    proof = warm_up.kept(order)
     try:
-        prover = proving.warm(model, pyfunc, order, example, proof=proof, clock=clock)
-        proving.run(prover, proof, order.proof_budget_s, tell)
+        prover = warm_up.warm(model, pyfunc, order, example, proof=proof, clock=clock)
+        warm_up.run(prover, proof, order.proof_budget_s, tell)
         checked = expected_answers.check(model, Path(order.artifact))
     except input_example.WarmUpFailedError as error:
         raise _failed("warm_up_failed", str(error), error) from error

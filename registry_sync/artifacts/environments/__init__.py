@@ -6,9 +6,9 @@ from registry_sync.artifacts.environments.compatibility import (
     Verdict as Verdict,
     judge as judge,
 )
-from registry_sync.artifacts.environments.installer import BuildLimits as BuildLimits
 from registry_sync.artifacts.environments.recipe import OwnEnvironment as OwnEnvironment
 from registry_sync.artifacts.environments.store import (
     BuildsEnvironments as BuildsEnvironments,
     Environments as Environments,
 )
+from registry_sync.artifacts.environments.uv_job import BuildLimits as BuildLimits

@@ -31,8 +31,8 @@ from typing import Protocol
 import structlog
 
 from registry_sync.artifacts import requirements_file
-from registry_sync.artifacts.environments.installer import BuildLimits, Check, Job, inherited
 from registry_sync.artifacts.environments.recipe import OwnEnvironment, Recipe, read_recipe
+from registry_sync.artifacts.environments.uv_job import BuildLimits, Check, Job, inherited
 from registry_sync.artifacts.file_tree import make_folder, remove
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.errors import EnvironmentFailedError, StoreError

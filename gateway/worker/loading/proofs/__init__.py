@@ -20,6 +20,6 @@ A shortcut is *disproved* if one comparison differs, a joined call fails, or an 
 item per row. The model is then called in the plain way, and `Loaded` carries the reason. It stays
 *unproved* if there is no example or the time budget ends; `background` goes on between requests.
 
-`proving` orders the proofs and `prover` makes their calls, within the budget. `proof` holds the
+`warm_up` orders the proofs and `prover` makes their calls, within the budget. `proof` holds the
 findings, which the gateway keeps for later workers of the same artifact and libraries.
 """

@@ -13,7 +13,7 @@ from gateway.worker import serving_loop
 from gateway.worker.batching import BatchLimits
 from gateway.worker.flavors import NotTakenError, pytorch
 from gateway.worker.loading.load import LoadedModel
-from gateway.worker.loading.proofs import fast_path, proving
+from gateway.worker.loading.proofs import fast_path, warm_up
 from gateway.worker.loading.proofs.proof import PER_ROW, UNKNOWN, Proof
 from gateway.worker.protocol.connection import Connection
 from gateway.worker.protocol.frames import FrameReader, pack
@@ -250,10 +250,10 @@ def test_a_row_with_a_null_is_never_joined():
     signature = Signature(columns=(Column("x", "double", required=False),))
     model = ServedModel("m", 1, signature, filling)
     order = Load("m", 1, "sha256:0", "/nowhere", "/nowhere", {})
-    proof = proving.kept(order)
+    proof = warm_up.kept(order)
     example = b'{"inputs": {"x": [1.0, 2.5]}}'
-    prover = proving.warm(model, None, order, example, proof=proof, clock=time.monotonic)
-    proving.run(prover, proof, order.proof_budget_s, lambda _: None)
+    prover = warm_up.warm(model, None, order, example, proof=proof, clock=time.monotonic)
+    warm_up.run(prover, proof, order.proof_budget_s, lambda _: None)
     assert (proof.batching, proof.joined_rows) == ("joined", 1024)
     columns = [b"[null]", b"[50.0]", b"[null, 1.0]", b"[60.0]", b"[null]"]
     answers = serve(

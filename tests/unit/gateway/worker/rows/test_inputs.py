@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.worker.batching import key_of
-from gateway.worker.loading.proofs import proving
+from gateway.worker.loading.proofs import warm_up
 from gateway.worker.protocol.messages import Load, Predict
 from gateway.worker.rows.inputs import COLUMNS, TENSOR, Inputs, join
 from gateway.worker.rows.plain_rows import PlainRows, Rows
@@ -35,9 +35,9 @@ def warmed(example: Any, inputs: Any = None) -> ServedModel:
     """A model that has answered its example, and was proved with it."""
     signature = parse({"inputs": inputs} if inputs else None)
     model = ServedModel("m", 1, signature, lambda i: np.arange(float(i.rows)) / i.rows)
-    proof = proving.kept(ORDER)
+    proof = warm_up.kept(ORDER)
     body = json.dumps(example).encode()
-    proving.warm(model, None, ORDER, body, proof=proof, clock=lambda: 0.0)
+    warm_up.warm(model, None, ORDER, body, proof=proof, clock=lambda: 0.0)
     return model
 
 

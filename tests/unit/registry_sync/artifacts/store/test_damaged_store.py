@@ -8,8 +8,8 @@ import pytest
 
 from gateway.contract.catalogue import VersionState
 from gateway.contract.references import parse_selector
-from registry_sync.artifacts.environments.installer import Check
 from registry_sync.artifacts.environments.recipe import OwnEnvironment
+from registry_sync.artifacts.environments.uv_job import Check
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.explained_model import explain_model

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.contract.changes import StageFailure
 from gateway.contract.node_state import NodeState
+from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator, Rejection
 from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler

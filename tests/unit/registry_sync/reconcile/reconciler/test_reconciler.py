@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from gateway.contract.changes import PERMANENT_STAGE_FAILURES, StageFailure
 from gateway.contract.node_state import OBSERVE_TIMEOUT_S
+from gateway.contract.rollout_requests import PERMANENT_STAGE_FAILURES, StageFailure
 from registry_sync.domain import Activation, Hold, LedgerView
 from registry_sync.errors import (
     IncompleteArtifactError,

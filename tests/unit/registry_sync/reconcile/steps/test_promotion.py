@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.contract.catalogue import VersionState
-from gateway.contract.changes import StageFailure
+from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator
 from registry_sync.reconcile.steps.backoff import Backoff
 from tests.fakes.gateway import becomes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.worker.loading.proofs import proving
+from gateway.worker.loading.proofs import warm_up
 from gateway.worker.loading.proofs.background import Background
 from gateway.worker.loading.proofs.proof import MAX_LOST, UNPROVED, Proof, libraries, parse
 from gateway.worker.loading.proofs.prover import Pace, Prover
@@ -41,9 +41,9 @@ class World:
         """Do as a load does; return what is proved, and what is left to prove."""
         self.calls.clear()
         model = ServedModel("m", 1, SIGNATURE, self.call)
-        proof = proving.kept(order)
-        prover = proving.warm(model, None, order, example, proof=proof, clock=lambda: self.now)
-        proving.run(prover, proof, order.proof_budget_s, self.told.append)
+        proof = warm_up.kept(order)
+        prover = warm_up.warm(model, None, order, example, proof=proof, clock=lambda: self.now)
+        warm_up.run(prover, proof, order.proof_budget_s, self.told.append)
         return proof, prover
 
 
@@ -297,7 +297,7 @@ def test_an_example_of_as_many_rows_as_its_forecast_is_seen_through() -> None:
 def test_a_model_without_an_example_says_why_nothing_is_proved() -> None:
     model = ServedModel("m", 1, SIGNATURE, lambda i: i)
     proof = Proof()
-    prover = proving.warm(model, None, ORDER, None, proof=proof, clock=lambda: 0.0)
+    prover = warm_up.warm(model, None, ORDER, None, proof=proof, clock=lambda: 0.0)
     assert prover.over
     assert (proof.batching, proof.answers) == ("alone", "unknown")
     assert proof.batching_reason == "there is no input example to prove joining"

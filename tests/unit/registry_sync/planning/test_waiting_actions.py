@@ -1,7 +1,7 @@
 """What is due waits for a slot by its urgency, and its model is not planned again for that."""
 
 from registry_sync.planning.actions import Action, Fetch, Stage, Urgency
-from registry_sync.planning.due import DueActions, StartOutcome
+from registry_sync.planning.waiting_actions import DueActions, StartOutcome
 
 
 def fetch(model: str, urgency: Urgency = Urgency.PREFETCH, version: int = 1) -> Fetch:
