@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests processes functions soak bench mutants lint unit clean
+.PHONY: help demo test tests soak bench mutants lint unit clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,6 @@ ARGS ?=
 BASE := .venv/installed-base
 INSTALLED := .venv/installed
 FLAVORS := .venv/flavors
-PROCESSES := tests/acceptance tests/integration
 # Lies of workers have a long form too, and need no process.
 LONG_UNIT := tests/unit/gateway/serving/replica/test_worker_messages.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
@@ -27,16 +26,12 @@ demo: $(BASE) ## Play the whole story on a real MLflow server; ARGS=--once ends 
 	$(BIN)/python -m deploy.demo $(ARGS)
 
 test: $(INSTALLED) ## Everything that must hold
-	@$(MAKE) --jobs=3 --no-print-directory lint tests
+	@$(MAKE) --jobs=2 --no-print-directory lint tests
 
-tests: processes functions
-
-# Each process of pytest-xdist has servers of its own, and collects all that it is given.
-processes: $(INSTALLED)
-	$(BIN)/python -m pytest $(PROCESSES) --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
-
-functions: $(INSTALLED)
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks $(addprefix --ignore=,$(PROCESSES)) --numprocesses=1 --dist=loadfile $(ARGS)
+# Three processes for two cores: tests of nodes, which come first, often wait. Each process has
+# servers of its own.
+tests: $(INSTALLED)
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(INSTALLED) $(FLAVORS) ## The tests that take counts and durations, in full
 	REGISTRY_GATEWAY_SOAK=1 $(BIN)/python -m pytest tests/acceptance tests/contracts $(LONG_UNIT) --timeout=3600 $(ARGS)
