@@ -481,7 +481,7 @@ class ArtifactStore:
         reason = self._damaged.get(digest)
         if reason is None:
             return
-        # SentModel first: if that fails, nothing has changed.
+        # First: if this fails, nothing has changed.
         aside = [entry for entry in self._artifacts.iterdir() if _is_aside(entry)]
         aside.sort(key=lambda one: one.lstat().st_ctime_ns)
         instead = "the artifact is fetched again, and verified, when the registry answers"

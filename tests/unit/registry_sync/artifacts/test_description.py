@@ -241,6 +241,16 @@ def test_an_unreadable_signature_is_refused(folder, signature):
         described(folder)
 
 
+def test_a_signature_with_all_of_its_parts_is_read(folder):
+    write(folder, signature=dict.fromkeys(("inputs", "outputs", "params"), "[]"))
+    assert described(folder)["signature"] == {"inputs": [], "outputs": [], "params": []}
+
+
+def test_a_signature_without_any_part_is_none(folder):
+    write(folder, signature=dict.fromkeys(("inputs", "outputs", "params")))
+    assert described(folder)["signature"] is None
+
+
 def test_no_signature_is_fine(folder):
     write(folder, signature=None)
     assert described(folder)["signature"] is None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.files.atomic_files import sync_folder
 from gateway.system.files.damaged_files import DamagedFiles
 from gateway.system.files.sealed import seal
 from registry_sync.artifacts import store as artifact_store
@@ -181,6 +182,28 @@ def test_each_file_and_folder_is_on_disk_before_the_artifact_has_its_name(
     artifact = store.add(staged, DESCRIPTION, PIN)
     assert within <= set(synced)
     assert synced.index(artifact.path.parent) > max(synced.index(path) for path in within)
+
+
+def test_an_artifact_is_marked_as_removed_on_disk_before_a_part_of_it_goes(
+    store, tmp_path, monkeypatch
+):
+    """A crash between leaves a mark, and no damaged artifact."""
+    digest = add(store).digest
+    done: list[str] = []
+
+    def note(name, original):
+        def noted(path):
+            done.append(f"{name} {path.name}")
+            original(path)
+
+        monkeypatch.setattr(artifact_store, name, noted)
+
+    note("sync_folder", sync_folder)
+    note("remove", remove)
+    store.remove(digest)
+    own = digest.removeprefix("sha256:")
+    gone = [f"remove {own}{end}" for end in (".manifest", "", ".json.removing")]
+    assert done == ["sync_folder artifacts", *gone]
 
 
 class Killed(BaseException):
@@ -445,6 +468,14 @@ def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_p
             store.remove(artifact.digest)
     assert (store.get(artifact.digest), store.damaged()) == (None, {})
     assert (opened(tmp_path).all(), opened(tmp_path).damaged()) == ({}, {})
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_an_artifact_goes_though_the_damaged_record_of_an_earlier_removal_is_there(store, tmp_path):
+    """A record that had become a folder, and that the disk kept, is in the place of the mark."""
+    artifact = add(store)
+    (tmp_path / "artifacts" / f"{artifact.digest.removeprefix('sha256:')}.json.removing").mkdir()
+    store.remove(artifact.digest)
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 

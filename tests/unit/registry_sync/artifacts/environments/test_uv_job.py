@@ -1,0 +1,59 @@
+"""uv ends within its limits, and its last words are the reason of a failure."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from registry_sync.artifacts.environments import uv_job
+from registry_sync.artifacts.environments.uv_job import BuildLimits, Job
+from registry_sync.errors import EnvironmentFailedError
+
+
+def job(folder: Path, script: str, *, timeout_s: float = 60.0, looks: int = 1000) -> Job:
+    """Return a job whose uv is a script; the test fails after so many looks at it."""
+    uv = folder / "uv"
+    uv.write_text(f"#!/bin/sh\n{script}\n")
+    uv.chmod(0o755)
+    left = iter(range(looks))
+
+    def check() -> None:
+        assert next(left, None) is not None, "uv is never given up"
+
+    limits = BuildLimits(timeout_s=timeout_s, disk_floor_bytes=0)
+    return Job(str(uv), folder, limits=limits, environ={"PATH": os.defpath}, check=check)
+
+
+@pytest.fixture(autouse=True)
+def _looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uv_job, "_LOOK_EVERY_S", 0.01)
+
+
+def test_a_uv_that_says_nothing_is_given_up_after_its_time(tmp_path: Path) -> None:
+    hanging = job(tmp_path, "exec sleep 1000", timeout_s=0.0, looks=20)
+    with pytest.raises(EnvironmentFailedError, match="was not built within 0 s") as caught:
+        hanging.install(["venv"])
+    assert caught.value.transient
+
+
+def test_a_uv_that_closes_its_output_and_stays_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uv_job, "_END_PATIENCE_S", 0.02)
+    staying = job(tmp_path, "exec >/dev/null 2>&1; exec sleep 1000")
+    with pytest.raises(EnvironmentFailedError, match="uv did not end") as caught:
+        staying.install(["venv"])
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("said", "is_explained"), [("you require orjson>=3.10", True), ("there is no rings", False)]
+)
+def test_a_conflict_with_the_need_of_the_worker_is_explained(
+    tmp_path: Path, said: str, is_explained: bool
+) -> None:
+    with pytest.raises(EnvironmentFailedError, match=said) as caught:
+        job(tmp_path, f"echo '{said}'; exit 1").install(["pip", "install"])
+    explanation = "(the worker needs orjson>=3.10 in each environment)"
+    assert (explanation in caught.value.reason) is is_explained
+    assert not caught.value.transient
