@@ -20,9 +20,10 @@ from registry_sync.domain import (
     Rejection,
 )
 from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.disk_budget import DiskRoom
-from registry_sync.reconcile.sweep import choose_gone, choose_gone_verdicts
+from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.gateway import FakeGateway, becomes
@@ -140,6 +141,31 @@ def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
         ),
     )
     assert gone == {("m", 5), *(("deleted", n) for n in (1, 2, 3, 4, 5))}
+
+
+async def test_the_history_of_a_model_stays_while_it_is_listed_active_or_held() -> None:
+    written: list[object] = []
+
+    async def write(_model: str | None, work: str, alive: set[str]) -> bool:
+        written.append((work, alive))
+        return True
+
+    held = Hold("held", A, 1, 4, digest_of(4), "operator", 0.0)
+    active = ActiveAlias(model="active", alias=A, version=3, digest=digest_of(3), since=0.0)
+    context = SimpleNamespace(
+        artifacts={},
+        listings=SimpleNamespace(
+            error=None,
+            count=LISTINGS_FOR_REMOVAL,
+            aspired=Aspired({"listed": AspiredModel("listed", {})}, 0.0),
+        ),
+        journal=SimpleNamespace(view=LedgerView(holds={("held", A): held}), write=write),
+        ledger=SimpleNamespace(forget_history="forget_history"),
+    )
+    sweep = Sweep(cast("Any", context), cast("Any", None), cast("Any", None))
+    node = NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active])
+    await sweep._forget_gone(node)
+    assert written == [("forget_history", {"listed", "active", "held"})]
 
 
 async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(

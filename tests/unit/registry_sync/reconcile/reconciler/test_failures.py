@@ -16,6 +16,7 @@ from registry_sync.errors import LedgerError
 from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.planning.actions import Activate, Urgency
+from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.registry.registry_view import _Target
 from registry_sync.reconcile.steps.fetch import _Confirmed
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
@@ -132,6 +133,42 @@ async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loo
             for _ in range(3):
                 await spine.next_decision()
             assert node.registry.fetched.count(f"fake:/{M}/2") == 1
+
+
+async def test_a_model_that_the_ledger_refuses_is_recorded_later_behind_the_others(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        pass  # no pass of its own may come between
+    asked, refused = list[str](), {"a"}
+
+    async def record(model: str) -> bool:
+        asked.append(model)
+        return model not in refused
+
+    monkeypatch.setattr(spine, "_record_model", record)
+    spine._unrecorded.clear()
+    await spine._record({"a", "b"}, recording=True)
+    assert asked == ["a"]
+    refused.clear()
+    await spine._record(set(), recording=True)
+    assert asked == ["a", "b", "a"]
+
+
+async def test_a_gateway_that_a_pass_finds_gone_is_suspected(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.control_plane() as spine:
+        await idle(spine)
+        suspected = list[str]()
+
+        async def reconcile() -> None:
+            raise TargetUnreachableError("no connection")
+
+        monkeypatch.setattr(spine.observation, "suspect", suspected.append)
+        monkeypatch.setattr(spine, "reconcile", reconcile)
+        await spine.next_decision()
+        assert set(suspected) == {"no connection"}
 
 
 async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from registry_sync.reconcile.registry.hints import Hints
 from tests.fakes.gateway import becomes
 
@@ -75,6 +77,19 @@ async def test_many_models_count_as_everything() -> None:
     look.go.set()
     await becomes(lambda: len(look.looked) == 2, "it looks again")
     assert look.looked[1] == (None, "webhook")
+    await hints.close()
+
+
+@pytest.mark.parametrize(("count", "everything"), [(100, False), (101, True)])
+async def test_as_many_models_as_may_be_are_looked_at_each(count: int, everything: bool) -> None:
+    look = Look()
+    look.go.set()
+    hints = Hints(look)
+    models = frozenset(f"model-{number}" for number in range(count))
+    for model in models:
+        hints.add(model, "webhook")
+    await becomes(lambda: look.looked, "it looks")
+    assert look.looked == [(None if everything else models, "webhook")]
     await hints.close()
 
 

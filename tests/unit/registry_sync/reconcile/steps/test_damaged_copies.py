@@ -9,7 +9,10 @@ from typing import Any, cast
 import pytest
 
 from gateway.contract.catalogue import VersionState
+from gateway.contract.node_state import NodeState
 from registry_sync.artifacts.manifest import FetchedArtifact
+from registry_sync.domain import LedgerView
+from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import StoreError
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies as copies_module
@@ -178,15 +181,25 @@ def test_a_caller_who_waits_shortens_a_long_wait() -> None:
     assert not backoff.waits(("fetch", M, 2))
 
 
-def copies_of(artifacts: dict[str, Any], clock: Callable[[], float]) -> Copies:
-    """Return what drops copies of a store that takes every drop."""
+def copies_of(
+    artifacts: dict[str, Any], clock: Callable[[], float], damaged: dict[str, Any] | None = None
+) -> Copies:
+    """Return what drops copies of a store that takes every drop.
 
-    async def threaded(work: Callable[[str], object], digest: str) -> None:
-        work(digest)
+    ``damaged`` is what the store has found damaged, each with what is there when it is to go.
+    """
+    found = damaged or {}
+
+    async def threaded(work: Callable[[str], object], digest: str) -> object:
+        return work(digest)
 
     context = SimpleNamespace(
         artifacts=artifacts,
-        store=SimpleNamespace(drop=lambda _digest: None),
+        store=SimpleNamespace(
+            drop=lambda _digest: None,
+            damaged=lambda: dict.fromkeys(found, "its record is gone"),
+            drop_damaged=found.get,
+        ),
         threads=SimpleNamespace(ledger=threaded),
         changes=SimpleNamespace(wake=lambda: None),
         clock=clock,
@@ -215,3 +228,12 @@ async def test_of_more_copies_than_are_remembered_the_drop_of_longest_ago_is_for
     assert await drop("d")
     assert set(copies._drops) == {"a", "c", "d"}
     assert [await drop(digest) for digest in ("a", "d")] == [False, False]
+
+
+async def test_a_copy_that_is_found_whole_when_it_is_to_be_dropped_is_offered_again() -> None:
+    """It could not be read for a moment, or has come again meanwhile."""
+    artifacts: dict[str, Any] = {"whole": "as it was", "lost": "as it was"}
+    copies = copies_of(artifacts, lambda: 0.0, {"whole": "as it is", "lost": None})
+    node = NodeState(node_id="n", boot_id="b", seq=1, generation=1)
+    await copies.heal_store(node, Aspired({}, 0.0), LedgerView())
+    assert artifacts == {"whole": "as it is"}

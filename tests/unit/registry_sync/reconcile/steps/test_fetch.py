@@ -2,15 +2,22 @@
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 
 from gateway.contract.catalogue import VersionState
-from registry_sync.errors import IncompleteArtifactError
+from registry_sync.domain import AcceptedDigest, Initiator, LedgerView, Quarantine
+from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
+from registry_sync.errors import IncompleteArtifactError, SourceError
+from registry_sync.planning.actions import Activate, Urgency
+from registry_sync.reconcile.steps.fetch import FetchStep
+from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -115,3 +122,63 @@ async def test_a_long_fetch_is_told_to_the_log_now_and_then(
         said = [one for one in told if one["event"] == "fetch.progress"]
         assert [one["elapsed_s"] for one in said] == [10.0 * n for n in range(1, 11)]
         assert said[0]["arrived_bytes"] == 100
+
+
+DIGESTS = {number: f"sha256:{number:064x}" for number in (1, 2)}
+LISTED = Aspired({M: AspiredModel(M, {1: AspiredVersion(M, 1, "there")})}, 0.0)
+
+
+class Intake:
+    """What tells the mark of a version's files at the registry, if its storage answers."""
+
+    def __init__(self, listing: str | None = None) -> None:
+        self._listing = listing
+
+    def listing_of(self, _listed: AspiredVersion) -> str:
+        if self._listing is None:
+            raise SourceError("the storage does not answer")
+        return self._listing
+
+
+def fetch_step(view: LedgerView, intake: Intake) -> tuple[FetchStep, list[object]]:
+    """Return a step of a node that lists one version, and what it writes to the ledger."""
+    written: list[object] = []
+
+    async def write(*change: object) -> bool:
+        written.append(change)
+        return True
+
+    async def threaded(work: Callable[..., object], *arguments: object) -> object:
+        return work(*arguments)
+
+    context = SimpleNamespace(
+        listings=SimpleNamespace(aspired=LISTED),
+        journal=SimpleNamespace(view=view, view_of=lambda _: view, write=write),
+        ledger=SimpleNamespace(end_quarantine="end_quarantine"),
+        threads=SimpleNamespace(registry=threaded, comparing=threaded),
+        clock=lambda: 10_000.0,
+    )
+    parts: Any = (context, intake, None)
+    return FetchStep(*parts), written
+
+
+async def test_an_operator_gets_no_bytes_that_were_replaced_though_the_storage_is_silent() -> None:
+    accepted = AcceptedDigest(M, 1, DIGESTS[2], None, False, "files")
+    step, _ = fetch_step(LedgerView(accepted={(M, 1): accepted}), Intake())
+    old, new = (
+        Activate(M, A, 1, DIGESTS[number], "stage", Urgency.ACTIVATE, Initiator.OPERATOR)
+        for number in (1, 2)
+    )
+    stopped = await step.confirm(old, Stopwatch())
+    assert stopped is not None
+    assert "version 1 has other bytes in the registry now" in stopped.reason
+    assert stopped.refused
+    assert await step.confirm(new, Stopwatch()) is None
+
+
+@pytest.mark.parametrize(("listing", "ends"), [("other files", True), ("files", False)])
+async def test_a_quarantine_ends_when_its_files_have_changed(listing: str, ends: bool) -> None:
+    wrong = Quarantine(M, 1, None, "files", DIGESTS[1], "wrong", 0.0)
+    step, written = fetch_step(LedgerView(quarantines={(M, 1): wrong}), Intake(listing))
+    assert await step.look_at_quarantined() == []
+    assert written == [(M, "end_quarantine", M, 1, "poll")] * ends

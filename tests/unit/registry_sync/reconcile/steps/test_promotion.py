@@ -74,6 +74,13 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
         await node.serves(2)
 
 
+async def test_a_gateway_that_has_forgotten_a_stage_is_asked_for_it_again(tmp_path: Path) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 1)
+    node.gateway.refuses[M, A] = ("not_staged", "this version was not staged by this gateway")
+    async with node.control_plane():
+        await becomes(lambda: len(node.gateway.stages) == 2, "it is staged again", patience_s=10)
+
+
 def test_what_takes_down_what_serves_is_tried_once_an_hour_in_the_end() -> None:
     backoff = Backoff(clock=lambda: 0.0, jitter=lambda: 1.0)
     delays = [
