@@ -88,6 +88,13 @@ def test_what_is_over_does_not_pile_up_behind_what_finds_no_slot() -> None:
     assert models(due.begin(Slots(9).start)) == ["a", "b"]
 
 
+def test_what_was_due_together_and_is_over_is_cleared_away() -> None:
+    due = DueActions()
+    due.put("a", [fetch("a", version=version) for version in range(5000)])
+    due.put("a", [])
+    assert sum(map(len, due._queues.values())) == 0
+
+
 def test_a_slot_costs_the_same_however_much_is_due() -> None:
     due = DueActions()
     for number in range(5000):

@@ -1,5 +1,6 @@
 """What ends the old version before the new one is up is not begun in vain."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,12 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
 async def test_a_gateway_that_has_forgotten_a_stage_is_asked_for_it_again(tmp_path: Path) -> None:
     node = NodeInMemory.with_versions(tmp_path, 1)
     node.gateway.refuses[M, A] = ("not_staged", "this version was not staged by this gateway")
-    async with node.control_plane():
+    later = [0.0]
+    node.clock = lambda: time.time() + later[0]
+    async with node.control_plane() as spine:
+        await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "it is refused")
+        later[0] = 2.0  # nobody waits for the pause between two stages
+        spine.wake()
         await becomes(lambda: len(node.gateway.stages) == 2, "it is staged again", patience_s=10)
 
 
