@@ -1,6 +1,6 @@
 """What the pages about models say of policy and of what is wrong with it."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +26,11 @@ from gateway.serving.residency.load_history import LoadHistory
 
 @asynccontextmanager
 async def pages_of(
-    node: Node, load_history: LoadHistory | None = None
+    node: Node, load_history: LoadHistory | None = None, residents: Sequence[Any] = ()
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Ask for the pages about the models of a node that has no worker."""
-    residents = SimpleNamespace(residents=list, load_history=load_history or LoadHistory())
-    services: Any = SimpleNamespace(node=node, residents=residents)
+    """Ask for the pages about the models of a node; without ``residents`` it has no worker."""
+    known = SimpleNamespace(residents=lambda: residents, load_history=load_history or LoadHistory())
+    services: Any = SimpleNamespace(node=node, residents=known)
     app = FastAPI()
     app.include_router(router)
     app.state.services = services
@@ -85,6 +85,30 @@ async def test_a_version_shows_the_policy_that_counts_for_it(pages: httpx.AsyncC
     assert of_one == {"timeout_s": 2.0, "load": "on_demand"}
     versions = (await pages.get("/models/churn")).json()["versions"]
     assert [one["policy"] for one in versions] == [of_one, effective]
+
+
+def resident(number: int, state: str, loaded: object) -> SimpleNamespace:
+    replica = SimpleNamespace(
+        state=SimpleNamespace(value=state), pid=number, in_flight=0, gpu_bytes=7, loaded=loaded
+    )
+    key = ArtifactRef("churn", 1, f"sha256:{1:064x}")
+    ready = loaded is not None
+    return SimpleNamespace(key=key, number=number, replica=replica, bytes=5, ready=ready)
+
+
+async def test_a_worker_shows_what_it_has_told_of_its_load() -> None:
+    told = SimpleNamespace(batching_reason="it reads /srv/node/x", call_path_reason="it is bare")
+    version = CatalogueVersion(version=1, state=VersionState.AVAILABLE, digest=f"sha256:{1:064x}")
+    workers = [resident(2, "loading", None), resident(1, "ready", told)]
+    async with pages_of(node_of(version), residents=workers) as client:
+        shown = (await client.get("/models/churn/versions/1")).json()["replicas"]
+    ready, loading = shown
+    assert (ready["state"], ready["gpu_bytes"]) == ("ready", 7)
+    assert ready["call_path_reason"] == "it is bare"
+    assert ready["batching_reason"].startswith("it reads ")
+    assert "/srv/node" not in ready["batching_reason"]
+    assert (loading["state"], loading["gpu_bytes"]) == ("loading", None)
+    assert (loading["batching_reason"], loading["call_path_reason"]) == (None, None)
 
 
 async def test_an_alias_that_waits_for_its_first_caller_says_so(pages: httpx.AsyncClient) -> None:
