@@ -22,3 +22,13 @@ def test_a_command_starts_only_while_the_pipe_is_held(is_held: bool) -> None:
     assert (done.returncode, done.stdout) == expected
     for one in (alive, held) if is_held else (alive,):
         os.close(one)
+
+
+def test_no_command_is_become_on_a_pipe_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    become: list[str] = []
+    monkeypatch.setattr(os, "execvp", lambda file, _: become.append(file))
+    alive, held = os.pipe()
+    os.close(held)
+    assert lifeline.main([str(alive), "echo"]) == lifeline.CANNOT_BE_STARTED
+    os.close(alive)
+    assert become == []
