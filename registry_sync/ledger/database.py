@@ -32,7 +32,6 @@ from sqlalchemy.pool import NullPool
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.tables import metadata
 
-_BUSY_TIMEOUT_MS = 5_000
 _CONNECT_TIMEOUT_S = 3
 _SILENCE_TIMEOUT_MS = 10_000
 _STATEMENT_TIMEOUT_MS = 6_000
@@ -302,7 +301,6 @@ class Database:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

@@ -1,5 +1,6 @@
 """The connections of the ledger's database on SQLite: how they are opened, locked and left."""
 
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from registry_sync.errors import LedgerError
-from registry_sync.ledger.database import Database, begin_immediate
+from registry_sync.ledger.database import Database, _Sockets, begin_immediate
 
 
 @pytest.fixture
@@ -51,10 +52,26 @@ def test_what_fails_on_the_way_leaves_nothing_open_and_is_told_by_the_next(
 def test_after_an_error_it_is_opened_anew(database: Database) -> None:
     opened: list[str] = []
     database.ensure(lambda: opened.append("first"))
-    with pytest.raises(LedgerError, match="does not answer"), database.transaction() as connection:
+    why = r"does not answer: .*no such table: no_such_table$"
+    with pytest.raises(LedgerError, match=why), database.transaction() as connection:
         connection.execute(text("SELECT * FROM no_such_table"))
     assert database.ensure(lambda: opened.append("again")) is False
     assert opened == ["first", "again"]
+
+
+def test_a_connection_that_is_closed_already_keeps_no_other_from_being_cut() -> None:
+    class Closed:
+        def fileno(self) -> int:
+            raise OSError("the connection is closed")
+
+    own, others = socket.socketpair()
+    with own, others:
+        others.settimeout(10)
+        sockets = _Sockets()
+        for connection in (Closed(), own):
+            sockets.opened(connection, None)
+        sockets.cut()
+        assert others.recv(1) == b"", "its thread gets an error, and so does the other end"
 
 
 def test_a_closed_one_is_not_used(database: Database) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain import Activation
+from registry_sync.domain import Activation, LedgerView
 from registry_sync.errors import LedgerError
+from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
+from registry_sync.system.threads import Threads
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.fakes.operating import asking, promoted
@@ -15,6 +17,24 @@ from tests.fakes.operating import asking, promoted
 @pytest.fixture
 async def node(tmp_path: Path) -> NodeInMemory:
     return NodeInMemory.with_versions(tmp_path, 3)
+
+
+async def test_a_view_is_complete_while_the_ledger_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", node_id="n", clock=lambda: 0.0)
+    threads = Threads()
+    journal = Journal(ledger, threads)
+
+    def fail(*_: object) -> LedgerView:
+        raise LedgerError("it does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ledger, "view", fail)
+        assert await journal.refresh((), None) is False
+    assert await journal.refresh((), None) is True
+    ledger.close()
+    assert threads.close(timeout_s=5)
 
 
 async def reject(node: NodeInMemory, version: int) -> None:

@@ -130,6 +130,19 @@ async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory) -> N
         assert (node.gateway.points(M, A), spine.journal.view.holds) == (1, {})
 
 
+async def test_a_version_whose_bytes_were_never_right_is_not_fetched_to_be_pinned(
+    node: NodeInMemory,
+) -> None:
+    async with node.control_plane() as spine, asking(node, spine) as client:
+        await node.serves(1)
+        node.registry.spoil(M, 2)
+        assert (await pinned(client, 2))["pinned"] is False
+        (quarantine,) = spine.journal.view.quarantines.values()
+        assert (quarantine.version, quarantine.expected_digest) == (2, None)
+        reason = await refused(client, "/pin", model=M, alias=A, version=2)
+        assert quarantine.reason in reason
+
+
 @pytest.mark.parametrize(
     ("route", "body", "status", "says"),
     [
