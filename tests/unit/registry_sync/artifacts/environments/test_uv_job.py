@@ -1,7 +1,11 @@
 """uv ends within its limits, and its last words are the reason of a failure."""
 
 import os
+import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,6 +38,34 @@ def test_a_uv_that_says_nothing_is_given_up_after_its_time(tmp_path: Path) -> No
     with pytest.raises(EnvironmentFailedError, match="was not built within 0 s") as caught:
         hanging.install(["venv"])
     assert caught.value.transient
+
+
+def test_a_build_has_all_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(uv_job, "time", SimpleNamespace(monotonic=lambda: now))
+    limited = job(tmp_path, "", timeout_s=10.0)
+    now = 10.0
+    limited._check_limits(10.0)
+    now = 10.1
+    with pytest.raises(EnvironmentFailedError, match="was not built within 10 s"):
+        limited._check_limits(10.0)
+
+
+def test_a_uv_that_is_given_up_leaves_no_zombie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = Job._start
+
+    def noted(*parts: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*parts))
+        return started[-1]
+
+    monkeypatch.setattr(Job, "_start", noted)
+    with pytest.raises(EnvironmentFailedError):
+        job(tmp_path, "exec sleep 1000", timeout_s=0.0, looks=20).install(["venv"])
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_uv_that_closes_its_output_and_stays_is_ended(
