@@ -82,6 +82,8 @@ from registry_sync.domain.records import (
     HoldChange as HoldChange,
     HoldsSnapshot as HoldsSnapshot,
     Initiator as Initiator,
+    OfAlias as OfAlias,
+    OfArtifact as OfArtifact,
     Quarantine as Quarantine,
     Rejection as Rejection,
     Rollback as Rollback,

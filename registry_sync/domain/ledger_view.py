@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set as Abstra
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from gateway.contract import AliasRef, ArtifactRef
 from registry_sync.domain.records import (
     AcceptedDigest,
     AcceptedDigestChange,
@@ -29,20 +30,18 @@ class LedgerView:
     Attributes:
         accepted: Accepted digests by (model, version).
         quarantines: By (model, version).
-        rejections: By (model, version, digest).
-        holds: By (model, alias).
-        last_active: The newest activation by (model, alias).
+        last_active: The newest activation of each alias.
         freeze: The freeze in force, or None.
-        automatic_rollbacks: Model, alias and time of each recorded automatic rollback.
+        automatic_rollbacks: Alias and time of each recorded automatic rollback.
     """
 
     accepted: Mapping[tuple[str, int], AcceptedDigest] = field(default_factory=dict)
     quarantines: Mapping[tuple[str, int], Quarantine] = field(default_factory=dict)
-    rejections: Mapping[tuple[str, int, str], Rejection] = field(default_factory=dict)
-    holds: Mapping[tuple[str, str], Hold] = field(default_factory=dict)
-    last_active: Mapping[tuple[str, str], Activation] = field(default_factory=dict)
+    rejections: Mapping[ArtifactRef, Rejection] = field(default_factory=dict)
+    holds: Mapping[AliasRef, Hold] = field(default_factory=dict)
+    last_active: Mapping[AliasRef, Activation] = field(default_factory=dict)
     freeze: Freeze | None = None
-    automatic_rollbacks: AbstractSet[tuple[str, str, float]] = frozenset()
+    automatic_rollbacks: AbstractSet[tuple[AliasRef, float]] = frozenset()
 
     def with_accepted_changes(self, changes: Sequence[AcceptedDigestChange]) -> Self:
         """Return the view after changes of accepted digests."""
@@ -59,38 +58,37 @@ class LedgerView:
         if hold is None:
             begins = change.what == "freeze"
             return self.with_freeze(Freeze(change.asked_by, change.at) if begins else None)
-        current = self.holds.get((hold.model, hold.alias))
+        current = self.holds.get(hold.alias_ref)
         if change.what == "hold":
             return self.with_hold(hold)
         if not hold.is_same(current):
             return self
-        released = self.without_hold(hold.model, hold.alias)
+        released = self.without_hold(hold.alias_ref)
         if not ends_by_operator(hold, change.asked_by):
             return released
         return released.without_live_rejection(hold.model, hold.aspired_version)
 
     def with_activation(self, moved: Activation) -> Self:
         """Return the view after a move of an alias."""
-        return replace(self, last_active={**self.last_active, (moved.model, moved.alias): moved})
+        return replace(self, last_active={**self.last_active, moved.alias_ref: moved})
 
     def with_hold(self, hold: Hold) -> Self:
         """Return the view with a hold in place of any other on the alias."""
-        return replace(self, holds={**self.holds, (hold.model, hold.alias): hold})
+        return replace(self, holds={**self.holds, hold.alias_ref: hold})
 
-    def without_hold(self, model: str, alias: str) -> Self:
+    def without_hold(self, alias: AliasRef) -> Self:
         """Return the view without the hold on an alias."""
-        kept = {key: hold for key, hold in self.holds.items() if key != (model, alias)}
+        kept = {key: hold for key, hold in self.holds.items() if key != alias}
         return replace(self, holds=kept)
 
     def with_rollback(self, done: Rollback) -> Self:
         """Return the view after an automatic rollback; an operator's hold stays in force."""
-        alias, rejected = (done.hold.model, done.hold.alias), done.rejection
-        key = (rejected.model, rejected.version, rejected.digest)
+        alias = done.hold.alias_ref
         view = replace(
             self,
-            rejections={**self.rejections, key: rejected},
+            rejections={**self.rejections, done.rejection.ref: done.rejection},
             last_active={**self.last_active, alias: done.activation},
-            automatic_rollbacks=self.automatic_rollbacks | {(*alias, done.hold.at)},
+            automatic_rollbacks=self.automatic_rollbacks | {(alias, done.hold.at)},
         )
         current = self.holds.get(alias)
         by_operator = current is not None and current.asked_by != Initiator.GATEWAY
@@ -137,7 +135,7 @@ class ViewsByModel:
         """Return the view of all models."""
         if self._whole is None:
             joined: dict[str, dict[Any, Any]] = {name: {} for name in _MAPPINGS}
-            rollbacks: set[tuple[str, str, float]] = set()
+            rollbacks: set[tuple[AliasRef, float]] = set()
             for view in self._of.values():
                 rollbacks |= view.automatic_rollbacks
                 for name, found in joined.items():
@@ -209,5 +207,5 @@ def view_by_model(view: LedgerView) -> dict[str, LedgerView]:
         for key, one in getattr(view, name).items():
             parts[key[0]].setdefault(name, {})[key] = one
     for rollback in view.automatic_rollbacks:
-        parts[rollback[0]].setdefault("automatic_rollbacks", set()).add(rollback)
+        parts[rollback[0].model].setdefault("automatic_rollbacks", set()).add(rollback)
     return {model: LedgerView(**part) for model, part in parts.items()}

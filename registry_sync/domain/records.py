@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from gateway.contract import AliasRef, ArtifactRef
+
 OWN_FAILURE = "own_"
 """Prefix of the failures of versions that run in an environment of their own."""
 LIVE_FAILURE = "live"
@@ -33,6 +35,33 @@ class Initiator(StrEnum):
 
 BY_REGISTRY = frozenset({Initiator.POLL, Initiator.WEBHOOK, Initiator.SYNC})
 """Initiators that follow the registry: a freeze stops them."""
+
+
+class OfAlias:
+    """A value about one alias of one model."""
+
+    __slots__ = ()
+    model: str
+    alias: str
+
+    @property
+    def alias_ref(self) -> AliasRef:
+        """The alias."""
+        return AliasRef(self.model, self.alias)
+
+
+class OfArtifact:
+    """A value about one version and its bytes."""
+
+    __slots__ = ()
+    model: str
+    version: int
+    digest: str
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The version and its bytes."""
+        return ArtifactRef(self.model, self.version, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +130,7 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(OfArtifact):
     """A version that failed to load or warm, or failed on live traffic.
 
     Applies to aliases only, and to this digest only.
@@ -149,7 +178,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(OfAlias):
     """An alias stays at ``target`` while the registry's alias points at ``aspired_version``.
 
     Attributes:
@@ -215,7 +244,7 @@ class HoldChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(OfAlias):
     """A move of an alias on this node, at epoch seconds ``at``.
 
     Attributes:

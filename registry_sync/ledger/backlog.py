@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from gateway.contract import AliasRef
 from registry_sync.domain import Activation, HoldChange, HoldsSnapshot, LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.bounded_calls import BoundedCalls
@@ -32,8 +33,8 @@ _PAUSE_FACTOR = 20
 """Writing moves to the file takes a twentieth of the time at most: the whole file is written each
 time, and the next process adopts a move that a killed one did not write."""
 _T = TypeVar("_T")
-_Newest = Mapping[str, Mapping[tuple[str, str], Activation]]
-"""By model, then by alias."""
+_Newest = Mapping[str, Mapping[AliasRef, Activation]]
+"""The last activation of each alias, by model."""
 _log = structlog.get_logger("registry_sync.ledger.backlog")
 
 
@@ -243,7 +244,7 @@ def _counted(count: int, what: str) -> str:
 
 def _newest(activations: Iterable[Activation]) -> _Newest:
     """Return the last activation of each alias."""
-    found: defaultdict[str, dict[tuple[str, str], Activation]] = defaultdict(dict)
+    found: defaultdict[str, dict[AliasRef, Activation]] = defaultdict(dict)
     for one in activations:
-        found[one.model][one.model, one.alias] = one
+        found[one.model][one.alias_ref] = one
     return found

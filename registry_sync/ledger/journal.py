@@ -238,7 +238,7 @@ class Journal:
         view = replace(
             self.view,
             accepted={**accepted, **self.view.accepted},
-            holds={(hold.model, hold.alias): hold for hold in found.holds},
+            holds={hold.alias_ref: hold for hold in found.holds},
             freeze=found.freeze,
         )
         self._report(self._views.take(self._with_unwritten(view)))
@@ -277,7 +277,7 @@ class Journal:
         Requires an up-to-date `view`.
         """
         for active in serves:
-            last = self.view_of(active.model).last_active.get((active.model, active.alias))
+            last = self.view_of(active.model).last_active.get(active.alias_ref)
             known = last is not None and (last.version, last.digest, last.retired_at) == (
                 active.version,
                 active.digest,
@@ -301,7 +301,7 @@ class Journal:
 
     def _hold_on(self, active: ActiveAlias) -> Hold | None:
         """Return the hold that keeps an alias at its active version, or None."""
-        hold = self.view_of(active.model).holds.get((active.model, active.alias))
+        hold = self.view_of(active.model).holds.get(active.alias_ref)
         target = (hold.target_version, hold.target_digest) if hold else None
         return hold if target == (active.version, active.digest) else None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, func, select, update
 
+from gateway.contract import AliasRef
 from registry_sync.domain import (
     AcceptedDigest,
     AcceptedDigestChange,
@@ -146,12 +147,12 @@ class Ledger:
         return LedgerView(
             accepted={(one.model, one.version): one for one in accepted},
             quarantines={(one.model, one.version): one for one in quarantined},
-            rejections={(one.model, one.version, one.digest): one for one in rejected},
-            holds={(one.model, one.alias): one for one in held},
-            last_active={(one.model, one.alias): one for one in last_active},
+            rejections={one.ref: one for one in rejected},
+            holds={one.alias_ref: one for one in held},
+            last_active={one.alias_ref: one for one in last_active},
             freeze=freeze,
             automatic_rollbacks=frozenset(
-                (row.model, row.alias, row.at) for row in rows["automatic_rollbacks"]
+                (AliasRef(row.model, row.alias), row.at) for row in rows["automatic_rollbacks"]
             ),
         )
 
@@ -318,8 +319,8 @@ class Ledger:
         with self._database.transaction() as connection:
             self._attempts.add(connection, values_of(attempt))
 
-    def retire(self, gone: AbstractSet[tuple[str, str]]) -> None:
-        """Record that aliases (model, alias) are neither listed nor served any more."""
+    def retire(self, gone: AbstractSet[AliasRef]) -> None:
+        """Record that aliases are neither listed nor served any more."""
         of_alias = self._activations.mine(model=bindparam("m"), alias=bindparam("a"))
         newest = select(func.max(activations.c.id)).where(of_alias).scalar_subquery()
         with self._database.transaction() as connection:

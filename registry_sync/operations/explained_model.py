@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.contract import CatalogueVersion, Selector, VersionState
+from gateway.contract import AliasRef, CatalogueVersion, Selector, VersionState
 from registry_sync.domain import ExplainAnswer, HistoryEntry, HoldState, ModelState, SelectorState
 from registry_sync.errors import LedgerError
 from registry_sync.operations.damage import copies
@@ -80,7 +80,7 @@ def explain_alias(view: NodeView, model: str, alias: str) -> SelectorState:
     active = view.active_of(model).get(alias)
     found = explain(snapshot, model, alias, active)
     failure = last_failure(view, model, alias, found)
-    last = snapshot.ledger.last_active.get((model, alias))
+    last = snapshot.ledger.last_active.get(AliasRef(model, alias))
     damaged = copies(view).get(active.digest) if active else None
     return SelectorState(
         selector=f"@{alias}",
@@ -103,7 +103,7 @@ def explain_alias(view: NodeView, model: str, alias: str) -> SelectorState:
 
 
 def _hold(view: NodeView, model: str, alias: str) -> HoldState | None:
-    hold = view.ledger.holds.get((model, alias))
+    hold = view.ledger.holds.get(AliasRef(model, alias))
     if hold is None:
         return None
     return HoldState(

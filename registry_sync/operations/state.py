@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from gateway.contract import AliasRef
 from registry_sync.domain import (
     Activation,
     AliasState,
@@ -128,18 +129,17 @@ def _aliases(view: NodeView, name: str, damaged: Mapping[str, str]) -> list[Alia
     held = (alias for _, alias in snapshot.ledger.holds)
     unfollowed = listed.unfollowed if listed else ()
     words = sorted({*aspired, *unfollowed, *active, *held})
-    return [_alias(view, snapshot, (name, word), damaged) for word in words]
+    return [_alias(view, snapshot, AliasRef(name, word), damaged) for word in words]
 
 
 def _alias(
-    view: NodeView, snapshot: Snapshot, key: tuple[str, str], damaged: Mapping[str, str]
+    view: NodeView, snapshot: Snapshot, alias: AliasRef, damaged: Mapping[str, str]
 ) -> AliasState:
-    model, alias = key
-    active = view.active_of(model).get(alias)
-    hold = snapshot.ledger.holds.get(key)
-    found = explain(snapshot, model, alias, active)
+    active = view.active_of(alias.model).get(alias.alias)
+    hold = snapshot.ledger.holds.get(alias)
+    found = explain(snapshot, *alias, active)
     return AliasState(
-        alias=alias,
+        alias=alias.alias,
         aspired=found.aspired,
         active=active.version if active else None,
         digest=active.digest if active else None,
@@ -147,7 +147,7 @@ def _alias(
         previous=active.previous_version if active else None,
         held_at=hold.target_version if hold else None,
         pinned=hold is not None and hold.lasting,
-        reason=damaged.get(active.digest if active else "") or _why_not(view, key, found),
+        reason=damaged.get(active.digest if active else "") or _why_not(view, alias, found),
         signature_change=found.signature_change,
     )
 
@@ -158,12 +158,12 @@ _OF_BYTES = frozenset(
 """Reasons that keep an alias from a version that was made anew under its number."""
 
 
-def _why_not(view: NodeView, key: tuple[str, str], found: Explanation) -> str | None:
+def _why_not(view: NodeView, alias: AliasRef, found: Explanation) -> str | None:
     """Return why an alias differs from the registry, or None if it does not, or moves."""
     if found.why is Cause.FAILING:
         return found.reason
     if found.why is Cause.UNDER_WAY:
-        failure = last_failure(view, *key, found)
+        failure = last_failure(view, *alias, found)
         return failure.reason if failure else None
     there = found.active == found.aspired and found.why not in _OF_BYTES
     is_shown = not there and found.why not in (Cause.FOLLOWS, Cause.GONE, Cause.UNKNOWN)

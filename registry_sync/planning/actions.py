@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
 
-from registry_sync.domain import Hold, Initiator
+from registry_sync.domain import Hold, Initiator, OfAlias, OfArtifact
 
 
 class Urgency(IntEnum):
@@ -44,7 +44,7 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildEnvironment:
+class BuildEnvironment(OfArtifact):
     """Build the own environment of a version."""
 
     model: str
@@ -55,7 +55,7 @@ class BuildEnvironment:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(OfAlias, OfArtifact):
     """Start a standby and warm it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Activate:
+class Activate(OfAlias, OfArtifact):
     """Point the alias at a version that was staged as ``stage_id``."""
 
     model: str
@@ -92,7 +92,7 @@ class Activate:
 
 
 @dataclass(frozen=True, slots=True)
-class RetireAlias:
+class RetireAlias(OfAlias):
     """Retire an alias that the registry no longer has."""
 
     model: str

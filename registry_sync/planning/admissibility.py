@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
+from gateway.contract import ArtifactRef
 from registry_sync.domain import (
     Aspired,
     AspiredVersion,
@@ -107,5 +108,5 @@ def rejection(
     ledger: LedgerView, model: str, version: int, digest: str, *, own: bool
 ) -> Rejection | None:
     """Return the rejection that counts for a version in its own environment, or in ours."""
-    found = ledger.rejections.get((model, version, digest))
+    found = ledger.rejections.get(ArtifactRef(model, version, digest))
     return found if found is not None and found.in_own == own else None

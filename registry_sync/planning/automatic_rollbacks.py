@@ -35,15 +35,16 @@ def unrecorded(node: NodeState, ledger: LedgerView) -> list[RefusedDigest]:
 def over(node: NodeState, ledger: LedgerView) -> Iterator[RefusedDigest]:
     """Yield the refused digests whose hold the registry or an operator has ended."""
     for refused in node.refused_digests:
-        hold = ledger.holds.get((refused.model, refused.alias))
+        hold = ledger.holds.get(refused.alias_ref)
         if (hold is None or hold.asked_by != Initiator.GATEWAY) and _known(refused, ledger):
             yield refused
 
 
 def _known(refused: RefusedDigest, ledger: LedgerView) -> bool:
     """Return whether a rollback was recorded. An older gateway wrote down too little of it."""
-    alias_and_time = (refused.model, refused.alias, refused.since)
-    return refused.version is None or alias_and_time in ledger.automatic_rollbacks
+    return (
+        refused.version is None or (refused.alias_ref, refused.since) in ledger.automatic_rollbacks
+    )
 
 
 def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rollback:

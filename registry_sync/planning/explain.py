@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.contract import ActiveAlias
+from gateway.contract import ActiveAlias, AliasRef
 from registry_sync.domain import (
     LOAD_TAG,
     AspiredVersion,
@@ -44,7 +44,7 @@ class Explanation:
 
 def explain(snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | None) -> Explanation:
     """Return why an alias is where it is on this node; ``active`` is its entry, or None."""
-    hold = snapshot.ledger.holds.get((model, alias))
+    hold = snapshot.ledger.holds.get(AliasRef(model, alias))
     target = snapshot.target(model, alias, hold)
     why, reason = _why(snapshot, model, alias, active, hold)
     return Explanation(

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set as AbstractSet
 from dataclasses import replace
 
-from gateway.contract import ActiveAlias, ArtifactRef
+from gateway.contract import ActiveAlias, AliasRef, ArtifactRef
 from registry_sync.domain import Hold, Initiator, Load, Swap, aspired_version, find, is_unfollowed
 from registry_sync.planning.actions import (
     Action,
@@ -74,17 +74,17 @@ def _all(snapshot: Snapshot) -> Iterator[Action]:
     yield from _wanted(snapshot)
     for held in over(snapshot.node, snapshot.ledger):
         yield AllowDigest(held.model, held.alias, held.version, held.digest)
-    active = {(one.model, one.alias): one for one in snapshot.node.active}
-    for model, alias in sorted(_aliases(snapshot, active)):
-        for action in _alias(snapshot, model, alias, active.get((model, alias))):
+    active = {one.alias_ref: one for one in snapshot.node.active}
+    for alias in sorted(_aliases(snapshot, active)):
+        for action in _alias(snapshot, alias, active.get(alias)):
             yield _before_others(snapshot, alias, action)
 
 
-def _before_others(snapshot: Snapshot, alias: str, action: Action) -> Action:
+def _before_others(snapshot: Snapshot, alias: AliasRef, action: Action) -> Action:
     """Return an action with the urgency of waiting callers, on every step up to the activation."""
     if not isinstance(action, Fetch | BuildEnvironment | Stage | Activate):
         return action
-    if action.urgency <= Urgency.WANTED or not snapshot.is_alias_wanted(action.model, alias):
+    if action.urgency <= Urgency.WANTED or not snapshot.is_alias_wanted(*alias):
         return action
     return replace(action, urgency=Urgency.WANTED)
 
@@ -97,7 +97,7 @@ def _idle_standbys(snapshot: Snapshot, decided: list[Action]) -> list[RetireStan
     """
     if not snapshot.listings:
         return []
-    due = {(one.model, one.version, one.digest) for one in decided if isinstance(one, Activate)}
+    due = {one.ref for one in decided if isinstance(one, Activate)}
     return [
         RetireStandby(one.model, one.version, one.stage_id)
         for one in snapshot.node.standbys
@@ -118,12 +118,10 @@ def _wanted(snapshot: Snapshot) -> Iterator[Action]:
             yield from _environment(snapshot, target, Urgency.WANTED)
 
 
-def _aliases(
-    snapshot: Snapshot, active: Mapping[tuple[str, str], ActiveAlias]
-) -> AbstractSet[tuple[str, str]]:
+def _aliases(snapshot: Snapshot, active: Mapping[AliasRef, ActiveAlias]) -> AbstractSet[AliasRef]:
     """Return every alias that the registry, the node or an operator's hold knows."""
     listed = {
-        (m.name, alias)
+        AliasRef(m.name, alias)
         for m in snapshot.aspired.models.values()
         for alias in (*m.aliases, *m.unfollowed)
     }
@@ -133,28 +131,26 @@ def _aliases(
     known = snapshot.listings and lists_any
     removable = snapshot.listings >= LISTINGS_FOR_REMOVAL
     remembered = {
-        (model, alias)
-        for (model, alias), one in snapshot.ledger.last_active.items()
+        alias
+        for alias, one in snapshot.ledger.last_active.items()
         if one.retired_at is None
-        and (removable or (not known and model not in snapshot.aspired.models))
+        and (removable or (not known and alias.model not in snapshot.aspired.models))
     }
     return listed | set(active) | set(snapshot.ledger.holds) | remembered
 
 
-def _alias(
-    snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | None
-) -> Iterator[Action]:
-    hold = snapshot.ledger.holds.get((model, alias))
+def _alias(snapshot: Snapshot, alias: AliasRef, active: ActiveAlias | None) -> Iterator[Action]:
+    hold = snapshot.ledger.holds.get(alias)
     if _follows_registry(snapshot, hold):
-        if _is_removed(snapshot, model, alias):
-            yield from _remove(snapshot, model, alias, active=active, hold=hold)
+        if _is_removed(snapshot, alias):
+            yield from _remove(snapshot, alias, active=active, hold=hold)
             return
         if hold and snapshot.is_over(hold):
             yield EndHold(hold)
             hold = None
-    target = snapshot.target(model, alias, hold)
+    target = snapshot.target(*alias, hold)
     if active is None:
-        yield from _bring_up(snapshot, [t for t in (target, snapshot.last(model, alias)) if t])
+        yield from _bring_up(snapshot, [t for t in (target, snapshot.last(*alias)) if t])
         return
     yield from _restore(snapshot, active)
     # What serves is replaced only by its target, never by an older version.
@@ -167,22 +163,22 @@ def _follows_registry(snapshot: Snapshot, hold: Hold | None) -> bool:
     return snapshot.ledger.freeze is None and not (hold and hold.lasting)
 
 
-def _is_removed(snapshot: Snapshot, model: str, alias: str) -> bool:
+def _is_removed(snapshot: Snapshot, alias: AliasRef) -> bool:
     """Whether two listings in a row lacked an alias."""
     return (
         snapshot.listings >= LISTINGS_FOR_REMOVAL
-        and aspired_version(snapshot.aspired, model, alias) is None
-        and not is_unfollowed(snapshot.aspired, model, alias)
+        and aspired_version(snapshot.aspired, *alias) is None
+        and not is_unfollowed(snapshot.aspired, *alias)
     )
 
 
 def _remove(
-    snapshot: Snapshot, model: str, alias: str, *, active: ActiveAlias | None, hold: Hold | None
+    snapshot: Snapshot, alias: AliasRef, *, active: ActiveAlias | None, hold: Hold | None
 ) -> Iterator[Action]:
     if hold:
         yield EndHold(hold)
-    if active or snapshot.lost(model, alias):
-        yield RetireAlias(model, alias)
+    if active or snapshot.lost(*alias):
+        yield RetireAlias(*alias)
 
 
 def _restore(snapshot: Snapshot, active: ActiveAlias) -> Iterator[Fetch]:

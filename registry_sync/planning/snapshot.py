@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from gateway.contract import ActiveAlias, ArtifactRef, NodeState, RefusedDigest, StageRequest
+from gateway.contract import (
+    ActiveAlias,
+    AliasRef,
+    ArtifactRef,
+    NodeState,
+    RefusedDigest,
+    StageRequest,
+)
 from registry_sync.domain import (
     BY_REGISTRY,
     Activation,
@@ -17,6 +24,7 @@ from registry_sync.domain import (
     Initiator,
     LedgerView,
     Load,
+    OfAlias,
     SignatureChange,
     Swap,
     aspired_version,
@@ -58,7 +66,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(OfAlias):
     """A version that an alias is to point at, or that a caller waits for.
 
     Attributes:
@@ -101,9 +109,9 @@ class Snapshot:
         node: The state of the gateway.
         ledger: The records in force.
         stored: Digests in the artifact store.
-        proved: Successful stages since the gateway started: (model, version, digest) to id.
+        proved: Successful stages since the gateway started: the version and its bytes to the id.
         require_digest: Whether versions without a stamp are refused.
-        initiators: Initiator of each registry alias's move by (model, alias); else a poll.
+        initiators: Initiator of the move of each registry alias; else a poll.
         environments: Digests in the store whose own environment is built.
         refused: Digests that must not be loaded in the shared environment, and why.
         signature_change: Returns the difference between the signatures of two digests, or None.
@@ -120,7 +128,7 @@ class Snapshot:
     stored: AbstractSet[str]
     proved: Mapping[ArtifactRef, str] = field(default_factory=dict)
     require_digest: bool = False
-    initiators: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    initiators: Mapping[AliasRef, str] = field(default_factory=dict)
     environments: AbstractSet[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
     signature_change: Callable[[str, str], SignatureChange | None] = lambda _before, _after: None
@@ -149,7 +157,7 @@ class Snapshot:
     def target_at(self, listed: AspiredVersion, alias: str) -> Target:
         """Return a listed version as the target of the registry's alias."""
         model = listed.model
-        asked_by = self.initiators.get((model, alias), Initiator.POLL)
+        asked_by = self.initiators.get(AliasRef(model, alias), Initiator.POLL)
         return Target(model, alias, listed.version, self.here(listed), asked_by)
 
     def last(self, model: str, alias: str) -> Target | None:
@@ -164,7 +172,7 @@ class Snapshot:
 
     def lost(self, model: str, alias: str) -> Activation | None:
         """Return the newest activation of an alias, or None if it was retired since."""
-        last = self.ledger.last_active.get((model, alias))
+        last = self.ledger.last_active.get(AliasRef(model, alias))
         return last if last is not None and last.retired_at is None else None
 
     def _is_known_wrong(self, last: Activation) -> bool:
@@ -216,7 +224,7 @@ class Snapshot:
         listed = find(self.aspired, active.model, version)
         if listed is None or active.version != version:
             return False
-        last = self.ledger.last_active.get((active.model, active.alias))
+        last = self.ledger.last_active.get(active.alias_ref)
         of = last.creation if last and last.digest == active.digest else None
         other = not is_of_creation(of, creation_of(listed, self.ledger))
         return other or is_made_anew(listed, self.ledger)

@@ -318,7 +318,7 @@ class Reconciler:
         return True
 
     def _is_moving(self, active: ActiveAlias) -> bool:
-        of = (active.model, active.alias)
+        of = active.alias_ref
         leaving = ("retire", *of)  # was recorded as taken away, and is on the gateway still
         going = leaving in self.steps.busy or self.steps.backoff.waits(leaving)
         return going or ("activate", *of) in self.steps.busy

@@ -13,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from gateway.contract import AliasRef, ArtifactRef
 from registry_sync.domain import (
     AcceptedDigest,
     AcceptedDigestChange,
@@ -111,9 +112,9 @@ def test_every_record_is_read_as_it_was_written(ledger: Ledger, alias: str, vers
     assert ledger.view() == LedgerView(
         accepted={("m", version): pin},
         quarantines={("m", version): wrong},
-        rejections={("m", version, D1): rejection},
-        holds={("m", alias): hold},
-        last_active={("m", alias): move},
+        rejections={ArtifactRef("m", version, D1): rejection},
+        holds={AliasRef("m", alias): hold},
+        last_active={AliasRef("m", alias): move},
     )
     assert (ledger.activations_of("m", alias), ledger.attempts_of("m")) == ([move], [attempt])
     listed = AspiredModel("m", {version: AspiredVersion("m", version, "l")}, {alias: version})
@@ -122,8 +123,8 @@ def test_every_record_is_read_as_it_was_written(ledger: Ledger, alias: str, vers
     ledger.forget_accepted({("m", version)})
     assert ledger.end_quarantine("m", version)
     assert ledger.end_rejection("m", version)
-    ledger.retire({("m", alias)})
-    assert ledger.view().last_active["m", alias].retired_at == 100.0
+    ledger.retire({AliasRef("m", alias)})
+    assert ledger.view().last_active[AliasRef("m", alias)].retired_at == 100.0
 
 
 def test_of_versions_that_are_gone_the_newest_pins_stay(
@@ -204,7 +205,7 @@ def test_a_rollback_by_rule_is_recorded_once_and_whole(ledger: Ledger) -> None:
     assert ledger.rolled_back(BY_RULE) is False
     view = ledger.view()
     assert view == LedgerView().with_rollback(BY_RULE)
-    assert view.automatic_rollbacks == {("m", "champion", 7.25)}
+    assert view.automatic_rollbacks == {(AliasRef("m", "champion"), 7.25)}
     assert [one.reason for one in ledger.activations_of("m")] == ["it fails"]
     assert [(one.what, one.asked_by) for one in ledger.decisions_of("m")] == [("hold", "gateway")]
 
@@ -213,7 +214,7 @@ def test_what_was_recorded_of_a_rule_is_known_when_it_is_over(ledger: Ledger) ->
     ledger.rolled_back(BY_RULE)
     assert ledger.end_hold(BY_RULE.hold) is True
     view = ledger.view()
-    assert (view.holds, view.automatic_rollbacks) == ({}, {("m", "champion", 7.25)})
+    assert (view.holds, view.automatic_rollbacks) == ({}, {(AliasRef("m", "champion"), 7.25)})
     assert list(view.rejections) == [("m", 2, D2)], "the registry has only moved on"
     assert ledger.rolled_back(BY_RULE) is False
     again = replace(BY_RULE, hold=replace(BY_RULE.hold, at=8.5))
@@ -234,7 +235,7 @@ def test_an_operators_hold_stays_when_a_rule_acts(ledger: Ledger) -> None:
     assert ledger.rolled_back(BY_RULE) is True
     view = ledger.view()
     assert view.holds == {("m", "champion"): pin}
-    assert view.automatic_rollbacks == {("m", "champion", 7.25)}
+    assert view.automatic_rollbacks == {(AliasRef("m", "champion"), 7.25)}
     assert ("m", 2, D2) in view.rejections
 
 
@@ -253,7 +254,7 @@ def test_the_last_activation_of_each_alias_counts(ledger: Ledger) -> None:
     ledger.activated(replace(MOVE, alias="b"))
     second = replace(MOVE, version=2, digest=D2, previous_version=1, previous_digest=D1)
     ledger.activated(second)
-    assert ledger.view().last_active[("m", "champion")] == second
+    assert ledger.view().last_active[AliasRef("m", "champion")] == second
     assert ledger.activations_of("m", "champion") == [second, MOVE]
     assert len(ledger.activations_of(None)) == 3
 
@@ -278,7 +279,7 @@ def test_history_is_bounded_and_the_newest_stays(
     ledger.prune()
     assert len(ledger.activations_of("m", limit=1000)) == 20
     assert len(ledger.attempts_of("m", limit=1000)) == 50
-    assert ledger.view().last_active[("m", "champion")].version == 30
+    assert ledger.view().last_active[AliasRef("m", "champion")].version == 30
     assert ("quiet", "champion") in ledger.view().last_active
 
 
@@ -329,7 +330,7 @@ def test_late_decisions_are_recorded_with_their_times(ledger: Ledger) -> None:
     ledger.record(late("hold", second, 3.0), late=True)
     ledger.record(HoldChange("freeze", "operator", 4.0), late=True)
     view = ledger.view()
-    assert (view.holds["m", "champion"], view.freeze) == (second, Freeze("operator", 4.0))
+    assert (view.holds[AliasRef("m", "champion")], view.freeze) == (second, Freeze("operator", 4.0))
     ledger.record(HoldChange("unfreeze", "operator", 5.0), late=True)
     assert ledger.view().freeze is None
     assert decisions(ledger) == {
@@ -357,7 +358,7 @@ def test_a_newer_decision_wins_over_a_late_one_and_both_are_history(ledger: Ledg
     newer = replace(HOLD, at=5.0, target_version=4, lasting=True)
     ledger.record(late("hold", newer, 5.0), late=False)
     ledger.record(late("hold", replace(HOLD, at=2.0), 2.0), late=True)
-    assert ledger.view().holds["m", "champion"] == newer
+    assert ledger.view().holds[AliasRef("m", "champion")] == newer
     assert {(5.0, "pin", 4), (2.0, "hold", 1)} == decisions(ledger)
     ledger.record(HoldChange("freeze", "operator", 6.0), late=False)
     ledger.record(HoldChange("unfreeze", "operator", 7.0), late=False)
@@ -373,7 +374,7 @@ def test_a_late_end_of_what_was_replaced_is_history_and_ends_nothing(ledger: Led
     ledger.record(late("hold", first, 1.0), late=False)
     ledger.record(late("hold", newer, 5.0), late=False)
     ledger.record(late("end_hold", first, 2.0), late=True)
-    assert ledger.view().holds["m", "champion"] == newer
+    assert ledger.view().holds[AliasRef("m", "champion")] == newer
     assert (2.0, "end_hold", 1) in decisions(ledger)
 
 
@@ -383,17 +384,20 @@ def test_decisions_that_are_late_together_are_recorded_in_their_order(ledger: Le
     ledger.record(late("hold", replace(HOLD, at=1.0, target_version=3), 1.0), late=True)
     last = replace(HOLD, at=3.0, target_version=2)
     ledger.record(late("hold", last, 3.0), late=True)
-    assert ledger.view().holds["m", "champion"] == last
+    assert ledger.view().holds[AliasRef("m", "champion")] == last
 
 
 def test_an_alias_is_retired_until_it_is_activated_anew(ledger: Ledger) -> None:
     ledger.activated(MOVE)
     ledger.activated(replace(MOVE, alias="b"))
-    ledger.retire({("m", "champion"), ("other", "champion")})
+    ledger.retire({AliasRef("m", "champion"), AliasRef("other", "champion")})
     view = ledger.view().last_active
-    assert (view["m", "champion"].retired_at, view["m", "b"].retired_at) == (100.0, None)
+    assert (view[AliasRef("m", "champion")].retired_at, view[AliasRef("m", "b")].retired_at) == (
+        100.0,
+        None,
+    )
     ledger.activated(MOVE)
-    assert ledger.view().last_active["m", "champion"] == MOVE
+    assert ledger.view().last_active[AliasRef("m", "champion")] == MOVE
 
 
 def test_of_aliases_that_are_retired_the_newest_stay(

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
+from gateway.contract import AliasRef
 from registry_sync.domain import Activation, LedgerView, Quarantine, creation
 from registry_sync.domain.aspired import AspiredVersion
 from registry_sync.planning import admissibility, snapshot
@@ -74,7 +75,7 @@ def any_creation(_recorded: str | None, _now: str) -> bool:
 
 def lost_or_taken_away(of: snapshot.Snapshot, model: str, alias: str) -> Activation | None:
     """An alias that was taken away is as good as lost."""
-    return of.ledger.last_active.get((model, alias))
+    return of.ledger.last_active.get(AliasRef(model, alias))
 
 
 def quarantine_of_any_creation(listed: AspiredVersion, ledger: LedgerView) -> Quarantine | None:

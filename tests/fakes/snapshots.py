@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.contract import AliasRef
 from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState, RefusedDigest
 from gateway.contract.rollout_requests import StageRequest
 from registry_sync.domain import (
@@ -99,7 +100,7 @@ class Scene:
         self.tags_of_1 |= {f"gateway.{name}": value for name, value in tags.items()}
 
     def asked_by(self, initiator: str) -> None:
-        self._is(initiators={(M, A): initiator})
+        self._is(initiators={AliasRef(M, A): initiator})
 
     # --- the gateway
 
@@ -180,10 +181,10 @@ class Scene:
         self._hold(Hold(M, A, at, target, D[target], "operator", 0.0, lasting=True))
 
     def _hold(self, hold: Hold) -> None:
-        self._of_ledger(holds={(M, A): hold})
+        self._of_ledger(holds={AliasRef(M, A): hold})
 
     def recorded(self) -> None:
-        self._of_ledger(automatic_rollbacks=frozenset({(M, A, ROLLBACK_AT)}))
+        self._of_ledger(automatic_rollbacks=frozenset({(AliasRef(M, A), ROLLBACK_AT)}))
 
     def frozen(self) -> None:
         self._of_ledger(freeze=Freeze("operator", 0.0))
@@ -196,7 +197,7 @@ class Scene:
         self._last(replace(_activation(version), digest=OTHER, creation="an earlier one"))
 
     def _last(self, one: Activation) -> None:
-        self._of_ledger(last_active={(M, A): one})
+        self._of_ledger(last_active={AliasRef(M, A): one})
 
     def rejected(self, version: int, failure: str = "warm_up_failed") -> None:
         one = Rejection(M, version, D[version], failure, "it failed", 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.contract import AliasRef
 from gateway.contract.catalogue import VersionState
 from registry_sync.ledger import bounded_calls
 from tests.fakes.gateway import becomes
@@ -66,7 +67,7 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
         await idle(spine)
         moves = spine.ledger.activations_of(M, A)
         assert [(one.version, one.previous_version) for one in moves] == [(2, 1), (1, None)]
-        assert spine.journal.view.last_active[M, A].version == 2
+        assert spine.journal.view.last_active[AliasRef(M, A)].version == 2
         told = {one.what for one in spine.ledger.decisions_of(M)}
         assert told == {"freeze", "unfreeze"}
         await becomes(lambda: not spine.threads.abandoned_ledger_threads(), "no thread is left")

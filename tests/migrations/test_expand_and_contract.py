@@ -11,6 +11,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, MetaData, insert, select
 
+from gateway.contract import AliasRef
 from registry_sync.domain import (
     AcceptedDigest,
     Activation,
@@ -125,7 +126,7 @@ def test_rows_from_before_the_first_release_have_its_words(engine: Engine, ledge
     rows = {"activations": [{**values_of(MOVE), "asked_by": "rule"}], "holds": [hold]}
     write(engine, {**rows, "quarantines": [ended], "attempts": steps})
     ledger.ensure()
-    assert ledger.view().holds[M, "champion"].asked_by == Initiator.GATEWAY
+    assert ledger.view().holds[AliasRef(M, "champion")].asked_by == Initiator.GATEWAY
     assert ledger.activations_of(M)[0].asked_by == Initiator.GATEWAY
     assert [one.action for one in ledger.attempts_of(M)] == [
         "fetch",
@@ -152,8 +153,11 @@ def test_what_this_release_wrote_survives_down_and_up(engine: Engine, ledger: Le
     assert ledger.ensure() is True
     view = ledger.view()
     # What only this release can say is gone; the pin is a hold that ends with the next move.
-    assert view.holds["m", "b"] == Hold("m", "b", 2, 1, D1, "operator", 1.0)
-    assert (view.last_active["m", "b"].version, view.last_active["m", "b"].reason) == (1, None)
+    assert view.holds[AliasRef("m", "b")] == Hold("m", "b", 2, 1, D1, "operator", 1.0)
+    assert (
+        view.last_active[AliasRef("m", "b")].version,
+        view.last_active[AliasRef("m", "b")].reason,
+    ) == (1, None)
     assert view.quarantines["m", 3].reason == "wrong"
     assert view.rejections == {("m", 4, D1): replace(rejection, libraries=None)}
     assert view.freeze is None
@@ -173,7 +177,7 @@ def test_versions_beyond_an_integer_go_down_where_they_fit(engine: Engine, ledge
     assert {version for _, version in view.accepted} == ({1, 2, high} if fit else {1, 2})
     moves = [(one.version, one.previous_version) for one in ledger.activations_of("m")]
     assert moves == ([(high, 2), (2, high), (1, None)] if fit else [(2, None), (1, None)])
-    assert view.holds["m", "b"].aspired_version == (high if fit else None)
+    assert view.holds[AliasRef("m", "b")].aspired_version == (high if fit else None)
     ledger.accept(AcceptedDigest("m", high, D1, None, False, None))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.contract import AliasRef
 from registry_sync.domain import Hold, Initiator, aspired_version, creation_of, find
 from registry_sync.operations.errors import CannotServeError
 from registry_sync.planning import expected_digest, why_unable
@@ -10,25 +11,26 @@ from registry_sync.reconcile import NodeView
 
 def new_hold(
     view: NodeView,
-    key: tuple[str, str],
+    alias: AliasRef,
     version: int,
     digest: str,
     *,
     of_creation: str | None,
     lasting: bool = False,
 ) -> Hold:
-    """Return an operator's hold of an alias, ``key``, at these bytes, made now; see `Hold`."""
-    aspired = aspired_version(view.aspired, *key)
+    """Return an operator's hold of an alias at these bytes, made now; see `Hold`."""
+    model = alias.model
+    aspired = aspired_version(view.aspired, *alias)
     return Hold(
-        model=key[0],
-        alias=key[1],
+        model=model,
+        alias=alias.alias,
         aspired_version=aspired,
         target_version=version,
         target_digest=digest,
         asked_by=Initiator.OPERATOR,
         at=view.now(),
         lasting=lasting,
-        aspired_creation=view.snapshot(key[0]).creation_of(key[0], aspired) if aspired else None,
+        aspired_creation=view.snapshot(model).creation_of(model, aspired) if aspired else None,
         target_creation=of_creation,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.contract import AliasRef
 from registry_sync.domain import PinAnswer, PinRequest, UnpinAnswer, UnpinRequest, find
 from registry_sync.operations.decisions.holds import known_bytes, must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NotHeldError, UnknownError
@@ -17,9 +18,9 @@ async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinA
         UnknownError: Neither the registry nor this node knows the alias.
         CannotServeError: The version may not serve on this node now.
     """
-    key = (request.model, request.alias)
+    alias = AliasRef(request.model, request.alias)
     active = view.active_of(request.model).get(request.alias)
-    _must_be_known(view, key)
+    _must_be_known(view, alias)
     _must_be_admissible(view, request)
     answer = PinAnswer(
         model=request.model,
@@ -35,24 +36,24 @@ async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinA
         explained = explain_version(view, request.model, request.version)
         return answer.model_copy(update={"explained": [explained]})
     digest, creation = known
-    hold = new_hold(view, key, request.version, digest, of_creation=creation, lasting=True)
+    hold = new_hold(view, alias, request.version, digest, of_creation=creation, lasting=True)
     must_be_able(view, hold)
     not_recorded = await operators.hold(hold)
-    explained = explain_alias(view, *key)
+    explained = explain_alias(view, *alias)
     update = {"pinned": True, "explained": [explained], "not_recorded": not_recorded}
     return answer.model_copy(update=update)
 
 
-def _must_be_known(view: NodeView, key: tuple[str, str]) -> None:
-    model, alias = key
+def _must_be_known(view: NodeView, alias: AliasRef) -> None:
+    model, name = alias
     active = view.active_of(model)
     listed = view.aspired.models.get(model)
     names = {*listed.aliases, *listed.unfollowed} if listed else set()
-    if alias in names or alias in active or key in view.ledger_of(model).holds:
+    if name in names or name in active or alias in view.ledger_of(model).holds:
         return
     known = sorted({*names, *active})
     raise UnknownError(
-        f"{model} has no alias {alias!r}, it has: {', '.join(known)}"
+        f"{model} has no alias {name!r}, it has: {', '.join(known)}"
         if known
         else f"neither the registry nor this node knows an alias of {model!r}"
     )
@@ -78,8 +79,8 @@ async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> 
     Raises:
         NotHeldError: It follows the registry already.
     """
-    key = (request.model, request.alias)
-    hold = view.ledger_of(request.model).holds.get(key)
+    alias = AliasRef(request.model, request.alias)
+    hold = view.ledger_of(request.model).holds.get(alias)
     if hold is None:
         raise NotHeldError(f"{request.model}@{request.alias} is neither pinned nor held")
     not_recorded = await operators.unhold(hold)
@@ -89,6 +90,6 @@ async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> 
         alias=request.alias,
         was=hold.target_version,
         was_pinned=hold.lasting,
-        explained=[explain_alias(view, *key)],
+        explained=[explain_alias(view, *alias)],
         not_recorded=not_recorded,
     )

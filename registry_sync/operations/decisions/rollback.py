@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.contract import ActiveAlias
+from gateway.contract import ActiveAlias, AliasRef
 from registry_sync.domain import (
     Activation,
     Hold,
@@ -43,8 +43,8 @@ async def roll_back(
     ):
         raise CannotServeError(predecessor_is_over(active.version))
     must_be_able(view, target)
-    key = (request.model, request.alias)
-    former = view.ledger_of(request.model).holds.get(key)
+    alias = AliasRef(request.model, request.alias)
+    former = view.ledger_of(request.model).holds.get(alias)
     not_recorded = await operators.hold(target)
     return RollbackAnswer(
         model=request.model,
@@ -52,7 +52,7 @@ async def roll_back(
         from_version=active.version,
         to_version=target.target_version,
         was_pinned=former is not None and former.lasting,
-        explained=[explain_alias(view, *key)],
+        explained=[explain_alias(view, *alias)],
         not_recorded=not_recorded,
     )
 
@@ -68,7 +68,7 @@ def _active(view: NodeView, request: RollbackRequest) -> ActiveAlias:
 
 async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias) -> Hold:
     """Choose the version to go back to."""
-    key = (request.model, request.alias)
+    alias = AliasRef(request.model, request.alias)
     if request.version is not None:
         known = known_bytes(view, request.model, request.version)
         if known is None:
@@ -76,9 +76,9 @@ async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias)
                 f"version {request.version} of {request.model} has never been on this node: call "
                 "it once by number"
             )
-        return new_hold(view, key, request.version, known[0], of_creation=known[1])
+        return new_hold(view, alias, request.version, known[0], of_creation=known[1])
     version, digest, creation = await _previous(view, active)
-    return new_hold(view, key, version, digest, of_creation=creation)
+    return new_hold(view, alias, version, digest, of_creation=creation)
 
 
 async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str | None]:
@@ -92,7 +92,7 @@ async def _previous(view: NodeView, active: ActiveAlias) -> tuple[int, str, str 
     if found is not None:
         return found.version, found.digest, found.creation
     # A version that was rolled back from is no target. A hold shows that if the history is lost.
-    hold = view.ledger.holds.get((active.model, active.alias))
+    hold = view.ledger.holds.get(active.alias_ref)
     held = hold is not None and not hold.lasting
     left = {one.previous_version for one in history if _goes_back(one)}
     version = active.previous_version

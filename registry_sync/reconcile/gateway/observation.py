@@ -13,6 +13,7 @@ from gateway.contract import (
     AbandonedVersion,
     Ack,
     ActiveAlias,
+    AliasRef,
     ArtifactRef,
     AwaitedVersion,
     NodeState,
@@ -30,9 +31,6 @@ _PRESENT = (0, "")
 """A number and a boot that no state has: a gateway that is asked what came after it tells it all,
 at once."""
 _log = structlog.get_logger("registry_sync.reconcile.gateway.observation")
-
-_Key = tuple[str, str]
-"""A model and one of its aliases."""
 
 Changed = AbstractSet[str] | None
 """The models of which something is news; None: any may be."""
@@ -72,7 +70,7 @@ class Observation:
         self._refused_digests: Mapping[str, list[RefusedDigest]] = {}
         self._whole: NodeState | None = None
         # Aliases of which an acknowledgement has told, until a state as new as that has come.
-        self._acknowledged: dict[_Key, int] = {}
+        self._acknowledged: dict[AliasRef, int] = {}
         self._dismissed: set[str] = set()
         self._waiting: dict[str, asyncio.Future[StageOutcome]] = {}
         self._asking: asyncio.Future[NodeState] | None = None
@@ -203,24 +201,24 @@ class Observation:
 
     def _take_active(self, state: NodeState) -> set[str]:
         """Take where aliases point; return the models of those that moved."""
-        told = {(one.model, one.alias): one for one in state.active}
-        gone = {(one.model, one.alias) for one in state.inactive}
+        told = {one.alias_ref: one for one in state.active}
+        gone = {one.alias_ref for one in state.inactive}
         if state.since is None:
-            known = ((model, alias) for model, aliases in self._active.items() for alias in aliases)
+            known = (one.alias_ref for of in self._active.values() for one in of.values())
             gone = {key for key in known if key not in told}
         changed = set()
         for key in (*told, *gone):
             if self._acknowledged.get(key, -1) <= state.generation:
                 self._acknowledged.pop(key, None)
                 if self._point(key, told.get(key)):
-                    changed.add(key[0])
+                    changed.add(key.model)
         # What was acknowledged is part of what a state as new as that says, or has not changed.
         self._acknowledged = {
             key: at for key, at in self._acknowledged.items() if at > state.generation
         }
         return changed
 
-    def _point(self, key: _Key, entry: ActiveAlias | None) -> bool:
+    def _point(self, key: AliasRef, entry: ActiveAlias | None) -> bool:
         """Let an alias point somewhere; return whether that is news."""
         model, alias = key
         aliases = self._active.get(model, {})
@@ -308,13 +306,13 @@ class Observation:
     def activated(self, alias: ActiveAlias, ack: Ack, stage_id: str) -> None:
         """Know at once what was acknowledged, before the next long poll tells."""
         self.dismissed(stage_id)
-        self._acknowledge((alias.model, alias.alias), alias, ack.generation)
+        self._acknowledge(alias.alias_ref, alias, ack.generation)
 
-    def retired(self, model: str, alias: str, generation: int) -> None:
+    def retired(self, alias: AliasRef, generation: int) -> None:
         """Know at once that an alias is gone."""
-        self._acknowledge((model, alias), None, generation)
+        self._acknowledge(alias, None, generation)
 
-    def _acknowledge(self, key: _Key, entry: ActiveAlias | None, generation: int) -> None:
+    def _acknowledge(self, key: AliasRef, entry: ActiveAlias | None, generation: int) -> None:
         if self._state is None:
             return
         if generation > self._state.generation:

@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 
+from gateway.contract import AliasRef
 from registry_sync.artifacts import ArtifactStore
 from registry_sync.domain import (
     AcceptedDigestChange,
@@ -95,7 +96,7 @@ class Listings:
         self._remembered: dict[str, AspiredModel] | None = None
         self._written_apart = 0
         self._recalled = False
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[AliasRef, _Target] = {}
         self._polling = asyncio.Lock()
         self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
         self._unwritten: tuple[AcceptedDigestChange, ...] = ()
@@ -116,13 +117,13 @@ class Listings:
 
     def target(self, model: str, alias: str) -> tuple[int, float]:
         """Return the version of a registry's alias, and since when, or ``(0, 0.0)``."""
-        found = self._targets.get((model, alias))
+        found = self._targets.get(AliasRef(model, alias))
         return (found.version, found.since) if found is not None else (0, 0.0)
 
-    def initiators(self, model: str) -> dict[tuple[str, str], str]:
+    def initiators(self, model: str) -> dict[AliasRef, str]:
         """Return who asked first for the target of each alias of a model."""
         listed = self.aspired.models.get(model)
-        keys = [(model, alias) for alias in (listed.aliases if listed else ())]
+        keys = [AliasRef(model, alias) for alias in (listed.aliases if listed else ())]
         return {key: self._targets[key].asked_by for key in keys if key in self._targets}
 
     async def recall(self) -> None:
@@ -301,12 +302,12 @@ class Listings:
         model, now = self.aspired.models.get(name), self._clock()
         for alias in before.aliases if before else ():
             if model is None or alias not in model.aliases:
-                self._targets.pop((name, alias), None)
+                self._targets.pop(AliasRef(name, alias), None)
         for alias, version in model.aliases.items() if model else ():
-            known = self._targets.get((name, alias))
+            known = self._targets.get(AliasRef(name, alias))
             creation = model.versions[version].creation if model else None
             if known is None or (known.version, known.creation) != (version, creation):
-                self._targets[name, alias] = _Target(version, creation, now, asked_by)
+                self._targets[AliasRef(name, alias)] = _Target(version, creation, now, asked_by)
 
     def _date_records(self, changes: Sequence[AcceptedDigestChange]) -> None:
         """Write what is learned of an older release's bytes beside them: a ledger may be lost."""

@@ -232,7 +232,7 @@ class Promotion:
         )
 
     def _is_pinned(self, action: Activate) -> bool:
-        hold = self.context.journal.view_of(action.model).holds.get((action.model, action.alias))
+        hold = self.context.journal.view_of(action.model).holds.get(action.alias_ref)
         return hold is not None and hold.lasting and hold.target_version == action.version
 
     # --- retire -----------------------------------------------------------------------------------
@@ -246,13 +246,13 @@ class Promotion:
         async with self._moving(action.model):
             if not is_due(self.look(action.model), action):
                 return StepFailure("it is no longer to be taken away")
-            gone = frozenset({(action.model, action.alias)})
+            gone = frozenset({action.alias_ref})
             if not await self.context.journal.write(action.model, self.context.ledger.retire, gone):
                 return StepFailure(self.context.journal.trouble or "the ledger did not take it")
             ack = await self.context.target.retire(
                 RetireRequest(model=action.model, alias=action.alias)
             )
-            self.context.observation.retired(action.model, action.alias, ack.generation)
+            self.context.observation.retired(action.alias_ref, ack.generation)
         _log.info("alias.retired", model=action.model, alias=action.alias)
         return None
 

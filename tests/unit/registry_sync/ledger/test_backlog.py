@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.domain import Activation, HoldChange, HoldsSnapshot, LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.ledger import backlog
@@ -235,7 +236,7 @@ def test_apply_uses_the_newest_move_of_each_alias(monkeypatch: pytest.MonkeyPatc
     one = Bench(monkeypatch)
     for number in range(4):
         one.backlog.moved(move(number, f"m{number % 2}"))
-    view = one.backlog.apply(LedgerView(last_active={("m", "champion"): move(9)}))
+    view = one.backlog.apply(LedgerView(last_active={AliasRef("m", "champion"): move(9)}))
     found = {model: moved.version for (model, _), moved in view.last_active.items()}
     assert found == {"m": 9, "m0": 2, "m1": 3}
     assert one.backlog.apply(LedgerView(), "m1").last_active == {("m1", "champion"): move(3, "m1")}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.domain import Activation, LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.journal import Journal
@@ -96,7 +97,7 @@ async def test_a_rollback_by_rule_is_recorded_when_it_takes_things_again(
             assert not spine.journal.view.holds
         await ledger_answers(spine)
         await becomes(lambda: spine.journal.view.holds, "it is recorded", patience_s=10)
-        assert spine.ledger.view().holds[M, A].target_version == 1
+        assert spine.ledger.view().holds[AliasRef(M, A)].target_version == 1
 
 
 async def test_what_it_refuses_of_one_model_holds_up_no_other(

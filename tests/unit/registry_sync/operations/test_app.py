@@ -14,6 +14,7 @@ import httpx
 import pytest
 from typer.testing import Result
 
+from gateway.contract import AliasRef
 from registry_sync import bootstrap
 from registry_sync.domain import Activation
 from registry_sync.operations.app import create_app
@@ -155,7 +156,7 @@ async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
         assert answer["reason"].endswith(reason)
         await idle(spine)
         assert node.gateway.points(M, A) == 2
-        assert spine.journal.view.holds[M, A].target_version == 1
+        assert spine.journal.view.holds[AliasRef(M, A)].target_version == 1
         assert await refused(client, "/rollback", model=M, alias=A, version=1) == reason
         await decide(client, "/unpin", model=M, alias=A)
         assert spine.journal.view.holds == {}

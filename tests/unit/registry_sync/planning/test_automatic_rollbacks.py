@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
@@ -31,7 +32,7 @@ async def gone_back(node: NodeInMemory, spine: Reconciler) -> None:
     """Promote version 2, and let the gateway go back from it."""
     await promoted(node, spine, 2)
     node.gateway.go_back(M, A, WHY)
-    await becomes(lambda: spine.journal.view.holds.get((M, A)), "it is recorded")
+    await becomes(lambda: spine.journal.view.holds.get(AliasRef(M, A)), "it is recorded")
     await idle(spine)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.contract import AliasRef
 from gateway.contract.catalogue import CatalogueModel, CatalogueVersion, Policy, VersionState
 from registry_sync.domain import AcceptedDigest, Hold, LedgerView, Quarantine
 from registry_sync.domain.aspired import AspiredModel, AspiredVersion
@@ -24,7 +25,7 @@ def test_a_held_alias_says_what_holds_it_and_until_when():
         asked_by="operator",
         at=1.0,
     )
-    ledger = LedgerView(holds={("churn", "champion"): hold})
+    ledger = LedgerView(holds={AliasRef("churn", "champion"): hold})
     churn, wine = (
         describe_model(name, model(name), ledger, KnownState(descriptions={}))
         for name in ("churn", "wine")

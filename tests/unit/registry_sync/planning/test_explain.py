@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.planning.actions import Failure
 from registry_sync.planning.explain import explain, why_unable
 from registry_sync.planning.plan import plan
@@ -110,5 +111,5 @@ def test_held_version_is_unable_to_serve_wrong_bytes_unless_its_own_are_here(
     snapshot: str, why: Cause | None
 ) -> None:
     what_is = given(snapshot)
-    unable = why_unable(what_is, what_is.ledger.holds[M, A])
+    unable = why_unable(what_is, what_is.ledger.holds[AliasRef(M, A)])
     assert (unable and unable[0]) == why

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from gateway.contract import AliasRef
 from gateway.contract.node_state import ActiveAlias, AwaitedVersion, NodeState
 from registry_sync.artifacts.store import StoredArtifact
 from registry_sync.domain import AcceptedDigest, Activation, Hold, LedgerView
@@ -60,9 +61,13 @@ def test_what_is_held_was_active_or_is_wanted_stays():
             )
             for number, one in versions.items()
         },
-        holds={("m", "held"): Hold("m", "held", 1, 4, digests["held or pinned"], "operator", 1.0)},
+        holds={
+            AliasRef("m", "held"): Hold(
+                "m", "held", 1, 4, digests["held or pinned"], "operator", 1.0
+            )
+        },
         last_active={
-            ("m", name): Activation(
+            AliasRef("m", name): Activation(
                 "m", name, 5, digest, None, None, "poll", 1.0, 1, retired_at=retired_at
             )
             for name, digest, retired_at in (

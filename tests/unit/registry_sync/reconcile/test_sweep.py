@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.contract import AliasRef, ArtifactRef
 from gateway.contract.node_state import ActiveAlias, NodeState
 from registry_sync.artifacts.store import ArtifactStore, StoredArtifact
 from registry_sync.domain import (
@@ -137,7 +138,8 @@ def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
         aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
         ledger=LedgerView(
-            accepted=pins, holds={("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)}
+            accepted=pins,
+            holds={AliasRef("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)},
         ),
     )
     assert gone == {("m", 5), *(("deleted", n) for n in (1, 2, 3, 4, 5))}
@@ -159,7 +161,7 @@ async def test_the_history_of_a_model_stays_while_it_is_listed_active_or_held() 
             count=LISTINGS_FOR_REMOVAL,
             aspired=Aspired({"listed": AspiredModel("listed", {})}, 0.0),
         ),
-        journal=SimpleNamespace(view=LedgerView(holds={("held", A): held}), write=write),
+        journal=SimpleNamespace(view=LedgerView(holds={AliasRef("held", A): held}), write=write),
         ledger=SimpleNamespace(forget_history="forget_history"),
     )
     sweep = Sweep(cast("Any", context), cast("Any", None), cast("Any", None))
@@ -209,7 +211,7 @@ def test_gone_verdicts_are_those_of_versions_that_nobody_means():
         for model, n in (("m", 1), ("m", 2), ("deleted", 1))
     }
     bad = {
-        ("m", n, digest_of(n)): Rejection("m", n, digest_of(n), "load_failed", "no", 0.0)
+        ArtifactRef("m", n, digest_of(n)): Rejection("m", n, digest_of(n), "load_failed", "no", 0.0)
         for n in (1, 3, 4)
     }
     found = choose_gone_verdicts(
@@ -217,7 +219,7 @@ def test_gone_verdicts_are_those_of_versions_that_nobody_means():
         ledger=LedgerView(
             quarantines=wrong,
             rejections=bad,
-            holds={("m", A): Hold("m", A, 1, 4, digest_of(4), "operator", 0.0)},
+            holds={AliasRef("m", A): Hold("m", A, 1, 4, digest_of(4), "operator", 0.0)},
         ),
     )
     assert found == {("m", 2), ("m", 3), ("deleted", 1)}
@@ -243,11 +245,11 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
             await sweep.run()
             await idle(spine)
         assert set(spine.artifacts) == {node.registry.digest("other", 1)}
-        assert spine.journal.view.last_active[M, A].retired_at is not None
+        assert spine.journal.view.last_active[AliasRef(M, A)].retired_at is not None
         node.registry.models[M] = deleted
         await spine.poll()
         await node.serves(1)
         await idle(spine)
-        assert spine.journal.view.last_active[M, A].retired_at is None
+        assert spine.journal.view.last_active[AliasRef(M, A)].retired_at is None
         await sweep.run()
         assert node.registry.digest(M, 1) in spine.artifacts

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.artifacts.store import Acceptance, StoredArtifact
 from registry_sync.domain import Attempt, Hold
 from registry_sync.domain.aspired import Aspired
@@ -260,7 +261,7 @@ async def test_a_long_comparison_counts_for_as_long_as_it_takes_to_use_it(
     node.clock = lambda: now
     async with node.control_plane() as spine:
         spine.fetch_step._confirmed[M, 2] = _Confirmed(DIGESTS[2], -took_s, 0.0)
-        spine.listings._targets = {(M, A): _Target(2, None, -took_s, "poll")}
+        spine.listings._targets = {AliasRef(M, A): _Target(2, None, -took_s, "poll")}
         action = Activate(M, A, 2, DIGESTS[2], "s", Urgency.ACTIVATE, "poll")
         for now, counts in ((110.0, True), (600.0, took_s > 300), (900.0, False)):  # noqa: B007 - read by the clock
             assert spine.fetch_step._is_confirmed(action) is counts

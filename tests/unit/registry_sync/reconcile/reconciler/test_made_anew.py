@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.contract import AliasRef
 from gateway.contract.catalogue import VersionState
 from registry_sync.domain import Initiator
 from registry_sync.domain.creation import FIRST_CREATION
@@ -472,7 +473,7 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
         node.gateway.restart(lose_table=True)
         await idle(spine)
         told = await explained(client, A)
-        held = spine.journal.view.holds[M, A]
+        held = spine.journal.view.holds[AliasRef(M, A)]
         assert held.target_creation not in (None, node.registry.version(M, 1).creation)
         assert "made anew" in told["reason"], told
         assert "`pin` takes it as it is now" in told["reason"]

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from gateway.contract import AliasRef
 from gateway.contract.catalogue import Catalogue, VersionState
 from gateway.errors import RegistryUnavailableError
 from gateway.routing.route_table import RouteTable
@@ -56,7 +57,7 @@ async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until
         node.registry.down = False
         await moved(node, spine, 2)  # where it was
         assert node.gateway.points(M, A) == 1
-        assert spine.journal.view.holds[M, A].aspired_version == 2
+        assert spine.journal.view.holds[AliasRef(M, A)].aspired_version == 2
     async with node.control_plane() as spine:
         await idle(spine)
         assert node.gateway.points(M, A) == 1

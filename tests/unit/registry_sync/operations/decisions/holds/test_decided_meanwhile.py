@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import httpx
 import pytest
 
+from gateway.contract import AliasRef
 from gateway.contract.node_state import ActiveAlias
 from registry_sync.domain import LedgerView
 from registry_sync.errors import LedgerError
@@ -138,15 +139,15 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
         listed_before_publishing(spine, node, monkeypatch)
         await slow.asked.wait()
         pinning = asyncio.create_task(pinned(client, 1))
-        await becomes(lambda: spine.journal.view.holds.get((M, A)), "it is held")
-        await becomes(lambda: spine.journal.view.holds[M, A].lasting, "it is pinned")
+        await becomes(lambda: spine.journal.view.holds.get(AliasRef(M, A)), "it is held")
+        await becomes(lambda: spine.journal.view.holds[AliasRef(M, A)].lasting, "it is pinned")
         before = moves_of_alias(node)
         slow.goes_on.set()
         assert (await pinning)["outcome"] == "active"
         await idle(spine)
         assert (node.gateway.points(M, A), moves_of_alias(node)) == (1, before)
         assert "retire" not in {one.action for one in spine.ledger.attempts_of(M)}
-        assert spine.journal.view.holds[M, A].lasting
+        assert spine.journal.view.holds[AliasRef(M, A)].lasting
 
 
 async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided_before(
@@ -157,11 +158,11 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
         await node.serves(1)
         await promoted(node, spine, 2)
         await decide(client, "/rollback", model=M, alias=A)
-        held = spine.journal.view.holds[M, A]
+        held = spine.journal.view.holds[AliasRef(M, A)]
         assert (await pinned(client, 1))["outcome"] == "active"
         spine.steps.start(EndHold(held))
         await idle(spine)
-        assert spine.journal.view.holds[M, A].lasting
+        assert spine.journal.view.holds[AliasRef(M, A)].lasting
         before = moves_of_alias(node)
         spine.steps.start(RetireAlias(M, A))
         await idle(spine)

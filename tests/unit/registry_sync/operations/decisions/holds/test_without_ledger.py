@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.contract import AliasRef
 from registry_sync.domain import HoldChange, HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
@@ -90,7 +91,7 @@ async def test_what_operators_decide_is_in_force_and_recorded_when_the_ledger_ta
             key=str,
         )
         view = spine.ledger.view()
-        assert view.holds[M, A] == changes[2].hold
+        assert view.holds[AliasRef(M, A)] == changes[2].hold
         assert view.freeze is not None
         assert view.freeze.at == changes[1].at
         assert (waiting(node).changes, waiting(node).activations) == ((), ())
@@ -195,7 +196,7 @@ async def test_where_the_disk_takes_nothing_either_they_wait_in_memory_and_that_
             assert [one.what for one in waiting(node).changes] == ["hold"]  # there is room
         await ledger_answers(spine)
         await idle(spine)
-        assert spine.ledger.view().holds[M, A].target_version == 1
+        assert spine.ledger.view().holds[AliasRef(M, A)].target_version == 1
         assert (await client.get("/health/ready")).json()["not_written"] == []
 
 
