@@ -1,4 +1,4 @@
-"""What the gateway says of itself: one long poll after the other, for ever."""
+"""The newest state of the gateway, from one long poll after another."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SHORTEST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _REMEMBERED_PROOFS = 16_384
 _PRESENT = (0, "")
-"""A number and a boot that no state has: a gateway that is asked what came after it tells it all,
-at once."""
+"""A number and a boot that no state has: a gateway that is asked for what came after them answers
+at once, with its whole state."""
 _log = structlog.get_logger("registry_sync.reconcile.gateway.observation")
 
 Changed = AbstractSet[str] | None
-"""The models of which something is news; None: any may be."""
+"""The models that changed, or None if any may have changed."""
 
 
 class _OfModel(Protocol):
@@ -45,18 +45,18 @@ _T = TypeVar("_T", bound=_OfModel)
 
 
 class Observation:
-    """What the gateway said last, the stages that went well, and who waits for one.
+    """The newest state of the gateway, its successful stages, and the stages that are awaited.
 
-    Event loop only. What is asked for one model costs what that model has.
+    Event loop only. A question about one model costs no more with many models. ``on_news`` is
+    called after each change, with the models that changed.
 
     Attributes:
-        unreachable: Why it does not answer now; None: it does.
-        generation: Of the newest route table that it has told of.
-        proved: Stages that went well since the gateway started, by what they proved.
+        unreachable: Why the gateway does not answer, or None if it does.
+        generation: Of the newest route table that the gateway reported.
+        proved: Ids of the stages that succeeded since the gateway started.
     """
 
     def __init__(self, target: ServingTarget, *, on_news: Callable[[Changed], None]) -> None:
-        """Store. ``on_news`` is called after every change of what is known, with its models."""
         self._target = target
         self._on_news = on_news
         self.unreachable: str | None = "the gateway has not been asked yet"
@@ -69,7 +69,7 @@ class Observation:
         self._resident: list[str] = []
         self._refused_digests: Mapping[str, list[RefusedDigest]] = {}
         self._whole: NodeState | None = None
-        # Aliases of which an acknowledgement has told, until a state as new as that has come.
+        # Aliases to the generation of their acknowledgement, until a state is as new.
         self._acknowledged: dict[AliasRef, int] = {}
         self._dismissed: set[str] = set()
         self._waiting: dict[str, asyncio.Future[StageOutcome]] = {}
@@ -80,14 +80,14 @@ class Observation:
 
     @property
     def heard(self) -> NodeState | None:
-        """The newest state, whose aliases may be a few only; None: it has never answered."""
+        """The newest answer, which may name a few aliases only, or None before the first."""
         return self._state
 
     @property
     def node(self) -> NodeState | None:
-        """The newest state as a whole; None: the gateway has never answered.
+        """The newest state as a whole, or None before the first answer.
 
-        What is resident is of the last state that came as a whole: differences do not tell it.
+        Its residents are those of the last whole state: differences do not name them.
         """
         if self._whole is None and self._state is not None:
             self._whole = self._state.model_copy(
@@ -106,19 +106,19 @@ class Observation:
         return self._whole
 
     def models(self) -> AbstractSet[str]:
-        """Return the models of which the gateway tells something."""
+        """Return the models that the newest state names."""
         return {*self._active, *self._standbys, *self._wanted, *self._refused_digests}
 
     def serves(self) -> AbstractSet[str]:
-        """Return the models of which an alias is active."""
+        """Return the models that have an active alias."""
         return self._active.keys()
 
     def active_of(self, model: str) -> Mapping[str, ActiveAlias]:
-        """Return where the aliases of a model point, by alias."""
+        """Return the active aliases of a model, by alias."""
         return self._active.get(model, {})
 
     def state_of(self, model: str) -> NodeState | None:
-        """Return the newest state with what it says of one model; None: there is none."""
+        """Return the part of the newest state that is about one model, or None."""
         if self._state is None:
             return None
         return self._state.model_copy(
@@ -137,15 +137,15 @@ class Observation:
     async def follow(self) -> None:
         """Observe without a pause while the gateway answers; never returns.
 
-        After a call that failed the next one asks for the present state: a gateway that is back, as
-        one that was frozen is, has no news for whoever waits for the next change.
+        After a failed call, the next one asks for the whole state: a gateway that was frozen and
+        goes on may have no next change to report.
         """
         after, of = _PRESENT
         pause_s = _SHORTEST_PAUSE_S
         while True:
             try:
                 state = await self._ask(after, of)
-            except Exception as error:  # noqa: BLE001  # the next call may find what this one lacks
+            except Exception as error:  # noqa: BLE001  # the next call may succeed
                 self._lost(_reason(error))
                 after, of = _PRESENT
                 await asyncio.sleep(pause_s)
@@ -155,7 +155,7 @@ class Observation:
             self._take(state)
 
     async def _ask(self, after: int, of: str) -> NodeState:
-        """Ask for news, unless another call finds out meanwhile that nobody is there."""
+        """Ask for news, until another call finds that the gateway is gone."""
         self._asking = asyncio.ensure_future(self._target.observe(after, of))
         try:
             return await self._asking
@@ -169,7 +169,7 @@ class Observation:
             self._asking = self._suspicion = None
 
     def suspect(self, reason: str) -> None:
-        """Another call found the gateway gone: a dead one may keep a long poll open for long."""
+        """End the long poll, which a dead gateway may keep open: another call found it gone."""
         if self._asking is not None and not self._asking.done():
             self._suspicion = reason
             self._asking.cancel()
@@ -183,7 +183,7 @@ class Observation:
     # --- taking -----------------------------------------------------------------------------------
 
     def _take(self, state: NodeState) -> None:
-        """Take a state, or a difference, unless an acknowledgement has told something newer."""
+        """Take a state or a difference; a newer acknowledgement stays."""
         before = self._state
         anew = before is None or before.boot_id != state.boot_id
         if anew:
@@ -200,7 +200,7 @@ class Observation:
         self._on_news(None if anew else changed)
 
     def _take_active(self, state: NodeState) -> set[str]:
-        """Take where aliases point; return the models of those that moved."""
+        """Take the active aliases; return the models of those that moved."""
         told = {one.alias_ref: one for one in state.active}
         gone = {one.alias_ref for one in state.inactive}
         if state.since is None:
@@ -212,14 +212,14 @@ class Observation:
                 self._acknowledged.pop(key, None)
                 if self._point(key, told.get(key)):
                     changed.add(key.model)
-        # What was acknowledged is part of what a state as new as that says, or has not changed.
+        # A state that is as new as an acknowledgement contains it.
         self._acknowledged = {
             key: at for key, at in self._acknowledged.items() if at > state.generation
         }
         return changed
 
     def _point(self, key: AliasRef, entry: ActiveAlias | None) -> bool:
-        """Let an alias point somewhere; return whether that is news."""
+        """Point an alias at an entry, or at nothing; return whether that changed it."""
         model, alias = key
         aliases = self._active.get(model, {})
         if aliases.get(alias) == entry:
@@ -235,7 +235,7 @@ class Observation:
         return True
 
     def _take_lists(self, state: NodeState) -> set[str]:
-        """Take what else is told by model; return the models of which it has changed."""
+        """Take standbys, wanted versions, refused digests; return the models that changed."""
         standbys = _by_model(one for one in state.standbys if one.stage_id not in self._dismissed)
         refused = _by_model(state.refused_digests)
         changed = (
@@ -252,7 +252,7 @@ class Observation:
         return changed
 
     def _take_wanted(self, state: NodeState) -> set[str]:
-        """Take what is wanted; return the models of which it has changed."""
+        """Take the wanted versions; return the models that changed."""
         told = _by_model(state.wanted)
         if state.since is None:
             changed = _differing(self._wanted, told)
@@ -270,7 +270,7 @@ class Observation:
         return changed
 
     def _forget_boot(self) -> None:
-        """Stages do not outlive the gateway that made them."""
+        """Forget proofs and fail awaited stages: neither outlives the gateway."""
         self.generation = 0
         self.proved.clear()
         self._acknowledged.clear()
@@ -290,7 +290,7 @@ class Observation:
     # --- stages that are waited for ---------------------------------------------------------------
 
     def expect(self, stage_id: str) -> asyncio.Future[StageOutcome]:
-        """Return the future outcome of a stage that is about to be asked for."""
+        """Return the future outcome of a stage that is about to be requested."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[stage_id] = future
         future.add_done_callback(lambda done: self._forget_stage(stage_id, done))
@@ -299,17 +299,17 @@ class Observation:
     def _forget_stage(self, stage_id: str, done: asyncio.Future[StageOutcome]) -> None:
         self._waiting.pop(stage_id, None)
         if not done.cancelled():
-            done.exception()  # seen: whoever asked may have given up
+            done.exception()  # retrieved: the caller may have given up
 
     # --- acknowledgements -------------------------------------------------------------------------
 
     def activated(self, alias: ActiveAlias, ack: Ack, stage_id: str) -> None:
-        """Know at once what was acknowledged, before the next long poll tells."""
+        """Point an alias at an acknowledged version, before the next long poll answers."""
         self.dismissed(stage_id)
         self._acknowledge(alias.alias_ref, alias, ack.generation)
 
     def retired(self, alias: AliasRef, generation: int) -> None:
-        """Know at once that an alias is gone."""
+        """Remove an alias whose retirement was acknowledged."""
         self._acknowledge(alias, None, generation)
 
     def _acknowledge(self, key: AliasRef, entry: ActiveAlias | None, generation: int) -> None:
@@ -321,7 +321,7 @@ class Observation:
         self._point(key, entry)
 
     def dismissed(self, stage_id: str) -> None:
-        """Know at once that a standby is none any more; a state on its way may still name it."""
+        """Remove a standby that has ended; a state on its way may still name it."""
         if self._state is None:
             return
         self._dismissed.add(stage_id)
@@ -330,7 +330,7 @@ class Observation:
         self._whole = None
 
     def allowed(self, model: str, alias: str, digest: str) -> None:
-        """Know at once that the gateway holds an alias from these bytes no more."""
+        """Remove a refused digest that the gateway allows again."""
         kept = [
             one
             for one in self._refused_digests.get(model, [])
@@ -363,5 +363,5 @@ def _wish(one: AwaitedVersion | AbandonedVersion) -> tuple[str, int, str | None]
 
 
 def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
-    """Return the models of which two mappings say different things."""
+    """Return the models whose values differ."""
     return {model for model in {*before, *after} if before.get(model) != after.get(model)}
