@@ -379,11 +379,22 @@ class Snapshot:
     def awaited_opening(self, active: ActiveAlias | None, target: Target) -> datetime | None:
         """Return when the promotion window opens for which a target waits, or None.
 
-        Only promotions by the registry wait, unless it has made the active version anew.
+        Only promotions by the registry wait, unless it has made the active version anew. One that
+        may have ended the active version's replica while its window was open is completed.
         """
-        if not target.by_registry or (active and self.is_successor(active, target.version)):
+        if not target.by_registry:
+            return None
+        if active and (
+            self.is_successor(active, target.version) or self._may_have_displaced(active, target)
+        ):
             return None
         return self.promotions_act_at
+
+    def _may_have_displaced(self, active: ActiveAlias, target: Target) -> bool:
+        """Whether a target's standby may have ended the active version's replica."""
+        standby = self.standby(target)
+        blue_green = self.swap_of(target) is Swap.BLUE_GREEN
+        return standby is not None and not blue_green and standby.replaces == active.version
 
     def why_failing(self, target: Target) -> str | None:
         """Return which step on an alias's way to its target failed last, or None."""

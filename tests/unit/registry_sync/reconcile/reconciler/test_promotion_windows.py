@@ -90,21 +90,38 @@ async def test_a_promotion_waits_visibly_until_its_window_opens(
         await becomes(lambda: not notes(node), "it waits no more")
 
 
+async def is_staged_until_the_window_has_closed(node: NodeInMemory, spine: Reconciler) -> None:
+    await promoted(node, spine)
+    node.gateway.stages_wait = True
+    show(node, spine, 9)
+    await becomes(lambda: node.gateway.stages[-1].version == 2, "it is being staged")
+    show(node, spine, 10)
+    node.gateway.stages_wait = False
+    node.gateway.end_stage(node.gateway.stages[-1])
+
+
 async def test_a_standby_that_is_warm_after_the_window_is_given_back(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
-        await promoted(node, spine)
-        node.gateway.stages_wait = True
-        show(node, spine, 9)
-        await becomes(lambda: node.gateway.stages[-1].version == 2, "it is being staged")
-        show(node, spine, 10)
-        node.gateway.stages_wait = False
-        node.gateway.end_stage(node.gateway.stages[-1])
+        await is_staged_until_the_window_has_closed(node, spine)
         await becomes(lambda: any(one.version == 2 for one in node.gateway.standbys.values()), "up")
         await becomes(lambda: not node.gateway.standbys, "its standby is given back")
         await idle(spine)
         assert not node.gateway.standbys
         assert node.gateway.points(M, A) == 1
         assert not spine.steps.backoff.failures(M)
+
+
+async def test_what_has_unloaded_its_predecessor_is_activated_after_the_window(
+    node: NodeInMemory,
+) -> None:
+    node.registry.models[M] = replace(
+        node.registry.models[M], tags={"gateway.swap": "unload_first"}
+    )
+    async with node.control_plane() as spine:
+        await is_staged_until_the_window_has_closed(node, spine)
+        await node.serves(2)
+        await idle(spine)
+        assert explained(spine).why is Cause.FOLLOWS
 
 
 @pytest.mark.parametrize(("swap", "staged"), [("blue_green", True), ("unload_first", False)])
