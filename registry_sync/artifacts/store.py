@@ -182,9 +182,9 @@ class ArtifactStore:
         try:
             yield path
         finally:
-            remove(own)
             with self._counting:
                 self._coming.pop(path, None)
+            _try_to_remove(own)  # `open` removes what stays
 
     def book(self, folder: Path, total_bytes: int) -> int:
         """Reserve bytes for a path of `incoming`; return 0, or how many are missing of the budget.

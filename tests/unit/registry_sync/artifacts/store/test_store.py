@@ -155,6 +155,22 @@ def test_what_is_booked_counts_until_it_is_stored_or_given_back(tmp_path):
     assert opened(tmp_path).use() == StoreUse(size, 0, 0)
 
 
+def test_what_was_booked_goes_back_though_its_folder_stays(tmp_path, monkeypatch):
+    def refused(path: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    store = ArtifactStore(tmp_path, budget_bytes=100)
+    store.open()
+    with monkeypatch.context() as broken, store.incoming() as path:
+        broken.setattr(artifact_store, "remove", refused)
+        assert store.book(path, 90) == 0
+    assert store.use() == StoreUse(0, 0, 100)
+    with store.incoming() as path:
+        assert store.book(path, 100) == 0
+    store.open()
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
 def test_what_was_booked_goes_back_where_the_artifact_is_there_already(store):
     artifact = add(store)
     with store.incoming() as path:
