@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.contract import Alias
-from gateway.system import available_bytes
+from gateway.system import NO_LONGER_A_SETTING, available_bytes
 
 MIB = 1024 * 1024
 
@@ -30,8 +30,27 @@ ROLLBACK_LATENCY_RATIO = 3.0
 ROLLBACK_LATENCY_FLOOR_S = 0.05
 """By how many seconds 95 % of its answers may take longer than the old version's."""
 
-FORMER_SETTINGS = {"GATEWAY_ROLLBACK_WINDOW_S": "GATEWAY_OBSERVATION_WINDOW_S"}
-"""By the former names of settings, the present ones."""
+FORMER_SETTINGS = {
+    **dict.fromkeys(
+        (
+            "GATEWAY_BODY_TIMEOUT_S",
+            "GATEWAY_HEAD_TIMEOUT_S",
+            "GATEWAY_MAX_BATCH_BYTES",
+            "GATEWAY_MAX_IN_FLIGHT_BYTES",
+            "GATEWAY_READ_TIMEOUT_S",
+            "GATEWAY_ROLLBACK_ERROR_MARGIN",
+            "GATEWAY_ROLLBACK_LATENCY_FLOOR_S",
+            "GATEWAY_ROLLBACK_LATENCY_RATIO",
+            "GATEWAY_STANDBY_TIMEOUT_S",
+            "GATEWAY_STUCK_GRACE_S",
+        ),
+        NO_LONGER_A_SETTING,
+    ),
+    "GATEWAY_ROLLBACK_WINDOW_S": "it is called GATEWAY_OBSERVATION_WINDOW_S now",
+    "GATEWAY_TORCH_DEVICE": f"{NO_LONGER_A_SETTING}; with CUDA_VISIBLE_DEVICES set to nothing, "
+    "torch models use no GPU",
+}
+"""Why a variable is ignored, by the former names of settings."""
 
 _SMALLEST_BUDGET_BYTES = 64 * MIB
 _SHARE_OF_LOAD_BUDGET = 0.1

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.system import NO_LONGER_A_SETTING
 from gateway.system.logs import names_in, names_user, passwords_in
 from registry_sync.domain import parse_windows
 
@@ -33,12 +34,22 @@ STAGE_TIMEOUT_S = 3 * 3600.0
 limits, each of which is at most an hour."""
 
 FORMER_SETTINGS = {
-    "REGISTRY_SYNC_FETCH_TIMEOUT_S": "",
-    "REGISTRY_SYNC_ROLLBACK_WINDOW_S": "REGISTRY_SYNC_ROLLBACK_RETENTION_S",
-    "REGISTRY_SYNC_SETTLE_S": "REGISTRY_SYNC_UPLOAD_STABLE_S",
-    "REGISTRY_SYNC_SWEEP_INTERVAL_S": "",
+    **dict.fromkeys(
+        (
+            "REGISTRY_SYNC_ENVIRONMENT_TIMEOUT_S",
+            "REGISTRY_SYNC_FETCH_TIMEOUT_S",
+            "REGISTRY_SYNC_MAX_ARTIFACT_FILES",
+            "REGISTRY_SYNC_STAGES",
+            "REGISTRY_SYNC_STAGE_TIMEOUT_S",
+            "REGISTRY_SYNC_SWEEP_INTERVAL_S",
+            "REGISTRY_SYNC_THOROUGH_POLL_EVERY",
+        ),
+        NO_LONGER_A_SETTING,
+    ),
+    "REGISTRY_SYNC_ROLLBACK_WINDOW_S": "it is called REGISTRY_SYNC_ROLLBACK_RETENTION_S now",
+    "REGISTRY_SYNC_SETTLE_S": "it is called REGISTRY_SYNC_UPLOAD_STABLE_S now",
 }
-"""By the former names of settings, the present ones; empty: it is no longer a setting."""
+"""Why a variable is ignored, by the former names of settings."""
 _SHORTEST_FETCH_LIMIT_S = 3600.0
 _SLOWEST_FETCH_BYTES_PER_S = 6 * 2**20
 

@@ -16,6 +16,7 @@ from gateway.system.resources import (
     available_cores as available_cores,
 )
 from gateway.system.settings_help import (
+    NO_LONGER_A_SETTING as NO_LONGER_A_SETTING,
     misnamed_settings as misnamed_settings,
     settings_help as settings_help,
 )

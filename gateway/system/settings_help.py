@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 
 _NEAR = 0.85
 """How alike a name must be. Other programs have variables with the same prefix."""
+NO_LONGER_A_SETTING = "it is no longer a setting"
 
 
 def settings_help(settings: type[BaseSettings]) -> list[str]:
@@ -30,7 +31,7 @@ def misnamed_settings(
     Args:
         settings: The class of all settings.
         names: The names of all variables of the process.
-        former: Present names by former ones; empty for a setting that was removed.
+        former: Reasons by former names, such as `NO_LONGER_A_SETTING`.
     """
     prefix = settings.model_config["env_prefix"]
     fields = settings.model_fields.items()
@@ -38,9 +39,7 @@ def misnamed_settings(
     for name in sorted(one for one in names if one.startswith(prefix) and one not in known):
         near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
         if name in former:
-            now = former[name]
-            reason = f"it is called {now} now" if now else "it is no longer a setting"
-            yield f"{name} is ignored: {reason}"
+            yield f"{name} is ignored: {former[name]}"
         elif near:
             yield f"{name} is ignored: no setting has this name; {near[0]} may be meant"
 
