@@ -10,7 +10,16 @@ import typer
 from registry_sync.cli.arguments import AliasArgument, AsJson, of_alias
 from registry_sync.cli.client import call
 from registry_sync.cli.output import ago, print_done, print_error
-from registry_sync.cli.waiting import Wait, conclude, finish, of_bytes, of_hold, pauses, wait_for
+from registry_sync.cli.waiting import (
+    Wait,
+    conclude,
+    end_of_wait,
+    finish,
+    of_bytes,
+    of_hold,
+    pauses,
+    wait_for,
+)
 from registry_sync.domain import FreezeAnswer, PinAnswer, RollbackAnswer, UnpinAnswer
 
 # --- rollback -------------------------------------------------------------------------------------
@@ -88,17 +97,26 @@ def pin(
     A version without bytes on this node is fetched and verified first.
     """
     body = {**of_alias(reference), "version": version}
+    ends_at = end_of_wait()
     answer = call("POST", "/pin", PinAnswer, json=body)
-    for _ in pauses():
+    for _ in pauses(ends_at):
         if answer.pinned or not wait:
             break
-        answer = wait_for(answer, of_bytes, str(version))
+        answer = wait_for(answer, of_bytes, str(version), ends_at=ends_at)
         if answer.outcome != "accepted":
             break
         answer = call("POST", "/pin", PinAnswer, json=body)
     if answer.pinned:
         selector = f"@{answer.alias}"
-        conclude(answer, of_hold(answer), selector, _print_pin, wait=wait, as_json=as_json)
+        conclude(
+            answer,
+            of_hold(answer),
+            selector,
+            _print_pin,
+            wait=wait,
+            as_json=as_json,
+            ends_at=ends_at,
+        )
     update = {"outcome": "pending" if answer.explained[0].doing else "refused"}
     finish(answer.model_copy(update=update), _print_not_pinned, as_json=as_json)
 
@@ -160,7 +178,7 @@ def freeze(*, wait: Wait = True, as_json: AsJson = False) -> None:
             break
         moving = call("GET", "/freeze", FreezeAnswer).moving
         answer = answer.model_copy(update={"moving": moving})
-    finish(answer, _print_freeze, as_json=as_json)
+    finish(answer, _print_freeze, as_json=as_json, waited=wait)
 
 
 def _print_freeze(answer: FreezeAnswer) -> None:

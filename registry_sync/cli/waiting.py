@@ -57,12 +57,16 @@ def conclude(
     *,
     wait: bool,
     as_json: bool,
+    ends_at: float | None = None,
 ) -> NoReturn:
-    """Wait for the outcome of a decision unless told not to, print it, and end the command."""
+    """Wait for the outcome of a decision unless told not to, print it, and end the command.
+
+    ``ends_at``: as of `pauses`.
+    """
     if not wait:
         finish(answer, _print_recorded, as_json=as_json, waited=False)
     if answer.outcome == "pending":
-        answer = wait_for(answer, judge, selector)
+        answer = wait_for(answer, judge, selector, ends_at=ends_at)
     finish(answer, print_it, as_json=as_json)
 
 
@@ -88,9 +92,17 @@ def _print_recorded(answer: DecisionAnswer) -> None:
     )
 
 
-def pauses() -> Iterator[None]:
-    """Yield at once, and again after a pause each, until the longest wait is over."""
-    ends_at, pause_s = time.monotonic() + LONGEST_S, _FIRST_PAUSE_S
+def end_of_wait() -> float:
+    """Return when the longest wait from now on ends, by the monotonic clock, in seconds."""
+    return time.monotonic() + LONGEST_S
+
+
+def pauses(ends_at: float | None = None) -> Iterator[None]:
+    """Yield at once, and again after a pause each, until the longest wait is over.
+
+    ``ends_at``: as `end_of_wait` has given it, or None for a wait that begins now.
+    """
+    ends_at, pause_s = ends_at or end_of_wait(), _FIRST_PAUSE_S
     yield
     while (left_s := ends_at - time.monotonic()) > 0:
         time.sleep(min(pause_s, left_s))
@@ -98,10 +110,15 @@ def pauses() -> Iterator[None]:
         yield
 
 
-def wait_for(answer: _Decided, judge: Judge, selector: str | None = None) -> _Decided:
-    """Return an answer with its outcome, once that is final or the longest wait is over."""
+def wait_for(
+    answer: _Decided, judge: Judge, selector: str | None = None, *, ends_at: float | None = None
+) -> _Decided:
+    """Return an answer with its outcome, once that is final or the longest wait is over.
+
+    ``ends_at``: as of `pauses`.
+    """
     query = {"model": answer.model} | ({"selector": selector} if selector else {})
-    for _ in pauses():
+    for _ in pauses(ends_at):
         found = call("GET", "/explain", ExplainAnswer, params=query)
         ending = judge(found)
         answer = with_ending(answer, ending, found)
