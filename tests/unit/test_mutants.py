@@ -1,6 +1,11 @@
 """What `make mutants` makes of a function."""
 
-from tests.mutants.operators import mutants
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.mutants.operators import Mutant, mutants
+from tests.mutants.workshop import Workshop
 
 CODE = b'''
 class Shelf:
@@ -64,3 +69,42 @@ def test_a_sabotage_changes_its_text_only() -> None:
     for one in mutants("shelf", CODE):
         assert one.applied == CODE[: one.start] + one.text.encode() + CODE[one.end :]
         compile(one.applied, "shelf", "exec")
+
+
+@dataclass
+class Bench(Workshop):
+    """A workshop in which a test fails as the case says, without pytest."""
+
+    noticing: frozenset[str]
+    failing: frozenset[str]
+    ran: list[list[str]] = field(default_factory=list)
+
+    def _sabotaged(self, mutant: Mutant, groups: list[dict[str, float]]) -> str | None:
+        return next((one for of in groups for one in of if one in self.noticing), None)
+
+    def _first_killer(self, groups: list[dict[str, float]]) -> str | None:
+        self.ran.append([one for of in groups for one in of])
+        return next((one for one in self.ran[-1] if one in self.failing), None)
+
+
+@pytest.mark.parametrize(
+    ("noticing", "failing", "killer", "ran"),
+    [
+        ({"tests/a.py::b"}, set(), "tests/a.py::b", [["tests/a.py::b"]]),
+        ({"tests/a.py::b"}, {"tests/a.py::b"}, None, [["tests/a.py::b"]]),
+        (
+            {"tests/a.py::b", "tests/a.py::c"},
+            {"tests/a.py::b"},
+            "tests/a.py::c",
+            [["tests/a.py::b"], ["tests/a.py::c"]],
+        ),
+    ],
+)
+def test_what_fails_without_the_sabotage_has_noticed_nothing(
+    noticing: set[str], failing: set[str], killer: str | None, ran: list[list[str]]
+) -> None:
+    bench = Bench(frozenset(noticing), frozenset(failing))
+    mutant = next(iter(mutants("shelf", CODE)))
+    groups = [{"tests/a.py::b": 0.1}, {"tests/a.py::c": 0.1}]
+    assert bench.run(mutant, groups).killer == killer
+    assert bench.ran == ran
