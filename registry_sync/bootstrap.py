@@ -1,4 +1,4 @@
-"""Composition root of the control plane: the only module that builds concrete classes."""
+"""Composition root of the control plane; `reconcile.build` makes the parts of the reconciler."""
 
 from __future__ import annotations
 

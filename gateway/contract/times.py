@@ -1,4 +1,8 @@
-"""Times in JSON answers: RFC 3339 in UTC, with milliseconds. Inside, they are epoch seconds."""
+"""Times in JSON answers: RFC 3339 in UTC, with milliseconds. Inside, they are epoch seconds.
+
+Bodies between the planes keep epoch seconds where the planes compare them: a time that was rounded
+to milliseconds is another one.
+"""
 
 from __future__ import annotations
 
