@@ -81,7 +81,7 @@ def test_a_batch_takes_what_fits_exactly_and_no_row_or_byte_more(rows, body_byte
     batch, rest = assemble(
         [first, waiting(1, rows, body_bytes=body_bytes)], limits=LIMITS, joined=True
     )
-    assert ([one.id for one in batch], len(rest)) == ([0, 1], 0) if joined else ([0], 1)
+    assert ([one.id for one in batch], len(rest)) == (([0, 1], 0) if joined else ([0], 1))
 
 
 def test_one_that_fits_goes_before_one_that_does_not():

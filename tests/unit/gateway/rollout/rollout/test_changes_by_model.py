@@ -77,6 +77,21 @@ async def test_a_change_of_another_snapshot_is_refused_and_one_taken_before_is_n
     await taken(stand, change(2, "m", model("m", versions=3)))
     await taken(stand, change(1, "m", model("m", versions=1)))
     assert len(stand.node.table.model("m").versions) == 3
+    catalogue = contract.Catalogue(writer="w", epoch=2, models=[model("m")])
+    await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
+    await taken(stand, change(1, "m", model("m", versions=1), epoch=2))
+    assert len(stand.node.table.model("m").versions) == 1, "its snapshot counts anew"
+
+
+async def test_changes_that_take_too_much_of_the_disk_are_refused_for_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = await started(tmp_path)
+    monkeypatch.setattr(stand.file, "are_model_changes_long", lambda: True)
+    with pytest.raises(RolloutRefusedError, match="too much of the disk") as refused:
+        await taken(stand, change(1, "m", model("m", versions=3)))
+    assert refused.value.code == "stale_epoch"
+    assert len(stand.node.table.model("m").versions) == 2
 
 
 async def test_a_full_disk_takes_no_change_and_callers_see_it(tmp_path: Path) -> None:
@@ -124,6 +139,20 @@ async def test_a_difference_has_what_moved_and_nothing_else(tmp_path: Path) -> N
     assert (last.active, [one.model for one in last.inactive]) == ([], ["n"])
     both = await stand.rollout.observe(whole.seq, "b")
     assert ([one.model for one in both.active], len(both.inactive)) == (["m"], 1)
+
+
+async def test_a_long_poll_counts_as_listening_while_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = await started(tmp_path)
+    noted = list[int]()
+    monkeypatch.setattr(stand.node, "listening", noted.append)
+    waiting = asyncio.create_task(stand.rollout.observe(stand.node.seq, "b"))
+    await asyncio.sleep(0)
+    assert noted == [1]
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert noted == [1, -1]
 
 
 async def test_who_has_no_state_of_this_boot_is_told_the_whole_one(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What starting a worker needs where the disk takes nothing."""
 
+import asyncio
 import errno
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from gateway.serving.replica import launcher
 from gateway.serving.replica.launcher import Launchers
+from tests.fakes.gateway import becomes
 
 
 def test_a_forkserver_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +43,12 @@ async def test_each_interpreter_has_its_launcher() -> None:
     await launchers.launch(None)
     await launchers.launch("/bin/python")
     assert (shared.launched, own.launched) == ([()], [("/bin/python",)])
+
+
+async def test_a_child_that_ends_later_is_reaped() -> None:
+    child = await asyncio.to_thread(subprocess.Popen, ["sleep", "60"])
+    launcher._reap(child)
+    assert child.returncode is None
+    child.kill()
+    await becomes(lambda: child.returncode is not None, "it is reaped")
+    launcher._reap(child)  # once more does no harm
