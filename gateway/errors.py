@@ -165,7 +165,8 @@ class ModelLoadFailedError(ServingError):
     """The last fetch or load failed; the next try comes after ``retry_after_s``.
 
     Attributes:
-        not_fetched: Model and version whose bytes could not be fetched; None: they are here.
+        failure: As of `LoadError`.
+        not_fetched: Model and version whose bytes could not be fetched, or None if they are here.
     """
 
     code = "model_load_failed"
@@ -175,9 +176,11 @@ class ModelLoadFailedError(ServingError):
         message: str,
         *,
         retry_after_s: float | None = None,
+        failure: str = "load_failed",
         not_fetched: tuple[str, int] | None = None,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
+        self.failure = failure
         self.not_fetched = not_fetched
 
 

@@ -67,6 +67,7 @@ from gateway.contract.references import (
     parse_version as parse_version,
 )
 from gateway.contract.rollout_requests import (
+    NODE_FAILURES as NODE_FAILURES,
     PERMANENT_STAGE_FAILURES as PERMANENT_STAGE_FAILURES,
     Ack as Ack,
     ActivateRequest as ActivateRequest,

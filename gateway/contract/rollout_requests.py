@@ -116,6 +116,17 @@ PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
     {"integrity", "unsupported", "load_failed", "warm_up_failed"}
 )
 """Failures that the same bytes would meet again. The others pass, and are tried again."""
+NODE_FAILURES: frozenset[StageFailure] = frozenset(
+    {
+        "unavailable",
+        "no_room",
+        "worker_not_started",
+        "environment_missing",
+        "stopped",
+        "internal_error",
+    }
+)
+"""Failures of the node or of what surrounds it, which say nothing about the version."""
 
 
 class StageOutcome(ArtifactBody):

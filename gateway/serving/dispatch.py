@@ -9,7 +9,7 @@ from functools import partial
 
 import orjson
 
-from gateway.contract import ArtifactRef
+from gateway.contract import NODE_FAILURES, ArtifactRef
 from gateway.errors import (
     DeadlineExceededError,
     DisplacedError,
@@ -178,7 +178,8 @@ class Dispatcher:
         except ModelLoadFailedError as error:
             if self._node.why_damaged(key.digest):  # no fault of the version
                 raise self._damaged(key, error) from error
-            self._live_tallies.count(key, None)  # no worker ever has the request
+            if error.failure not in NODE_FAILURES:
+                self._live_tallies.count(key, None)  # no worker ever has the request
             raise
 
     def _damaged(self, key: ArtifactRef, error: ModelLoadFailedError) -> ModelLoadFailedError:

@@ -84,6 +84,10 @@ class LoadOrders:
         """Whether a replica that died is replaced without a caller: for an alias, or by its tag."""
         return self._node.table.is_target(key) or self.keep_resident(key)
 
+    def is_reachable(self, key: ArtifactRef) -> bool:
+        """Whether a caller can mean the version."""
+        return not self._node.table.is_out_of_reach(key)
+
     def keep_resident(self, key: ArtifactRef) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
         table = self._node.table

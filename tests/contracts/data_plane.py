@@ -98,6 +98,9 @@ class Requirements:
     def restarts(self, key: ArtifactRef) -> bool:
         return key in self.node.table.targets
 
+    def is_reachable(self, key: ArtifactRef) -> bool:
+        return True
+
     def keep_resident(self, key: ArtifactRef) -> bool:
         return False
 

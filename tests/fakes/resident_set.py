@@ -121,6 +121,7 @@ class World:
         )
         self.guess_megabytes = guess_megabytes
         self.asked_replicas, self.last, self.pins = {}, set(), set()
+        self.unreachable = set()
 
     def timeout_s(self, key):
         return None
@@ -145,6 +146,9 @@ class World:
 
     def restarts(self, key):
         return key in self.last or key in self.pins
+
+    def is_reachable(self, key):
+        return key not in self.unreachable
 
     def keep_resident(self, key):
         return key in self.pins

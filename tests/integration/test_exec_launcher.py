@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -99,6 +100,16 @@ async def test_an_interpreter_that_is_not_there_is_an_error_that_says_so(launche
         LoadError, match=r"environment_missing: .*/no/such/python cannot be started"
     ):
         await launcher.launch("/no/such/python")
+
+
+async def test_a_shortage_of_descriptors_is_no_missing_environment(launcher, interpreter):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 1, hard))
+    try:
+        with pytest.raises(LoadError, match=r"worker_not_started: .*Too many open files"):
+            await launcher.launch(interpreter)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_replica_learns_of_the_end_and_why_it_did_not_come_up(launcher, interpreter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import multiprocessing
 import multiprocessing.forkserver
@@ -41,6 +42,7 @@ _PAUSE_S = 0.2
 _FORKSERVER_TIMEOUT_S = 90.0
 """Many times what the forkserver needs for its imports on a slow machine."""
 _STOP_TIMEOUT_S = 3.0
+_NO_INTERPRETER = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC}
 _MEMORY = Path("/dev/shm")  # noqa: S108  # only private folders are made in it
 
 
@@ -326,7 +328,7 @@ class ExecLauncher:
         """Start a worker under ``interpreter``, the path of a Python.
 
         Raises:
-            LoadError: The interpreter is missing or cannot run.
+            LoadError: The interpreter is missing, or the system lacks what a process needs.
         """
         loop = asyncio.get_running_loop()
         return await _or_discard(loop.run_in_executor(self._thread, self._exec, interpreter))
@@ -342,10 +344,12 @@ class ExecLauncher:
                 ends = _Ends.made(ours, theirs)
                 process, exited = self._start(interpreter, ends)
             except OSError as error:
+                reason = f"the model's own interpreter {interpreter} cannot be started"
+                if error.errno not in _NO_INTERPRETER:
+                    raise LoadError("worker_not_started", f"{reason}: {error.strerror}") from error
                 raise LoadError(
                     "environment_missing",
-                    f"the model's own interpreter {interpreter} cannot be started "
-                    f"({error.strerror}): the control plane builds its environment again",
+                    f"{reason} ({error.strerror}): the control plane builds its environment again",
                 ) from error
             ours.pop_all()
         release = partial(_reap, process)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from cachetools import LRUCache
 
 from gateway.contract import ArtifactRef
-from gateway.errors import ModelLoadFailedError
+from gateway.errors import LoadError, ModelLoadFailedError
 from gateway.serving.residency.decision import faded
 
 _FIRST_BACK_OFF_S = 1.0
@@ -42,6 +42,7 @@ class _Entry:
         deaths_count_s: How long deaths count.
         death: Why the last replica died.
         message: Why the version pauses.
+        failure: The same, as of `LoadError`.
         until: The end of the pause.
         callers_wait: Callers wait for the end of the pause, rather than being refused.
         heat: Uses of its ended replicas, as of ``heat_at``.
@@ -55,6 +56,7 @@ class _Entry:
     deaths_count_s: float = _DEATHS_COUNT_S
     death: str = ""
     message: str = ""
+    failure: str = ""
     until: float = 0.0
     callers_wait: bool = False
     heat: float = 0.0
@@ -121,11 +123,11 @@ class LoadHistory:
 
     # --- failures and deaths ----------------------------------------------------------------------
 
-    def load_failed(self, key: ArtifactRef, message: str) -> float:
+    def load_failed(self, key: ArtifactRef, error: LoadError) -> float:
         """Record a failed load; return the pause before the next one, in seconds."""
         entry = self._entry(key)
         entry.failures += 1
-        entry.message = message
+        entry.message, entry.failure = error.message, error.failure
         entry.callers_wait = False
         pause_s = back_off_s(entry.failures)
         entry.until = self._clock() + pause_s
@@ -148,6 +150,7 @@ class LoadHistory:
         extra = len(entry.deaths) - _DEATHS_FORGIVEN
         if extra > 0:
             entry.message = self._death_report(entry.deaths, reason)
+            entry.failure = "worker_died"
             entry.callers_wait = had_answered
             longest_s = _SERVED_BACK_OFF_S if had_answered else _LAST_BACK_OFF_S
             entry.until = now + min(back_off_s(extra), longest_s)
@@ -194,9 +197,12 @@ class LoadHistory:
         if trouble is None:
             return 0.0
         message, left_s = trouble
-        if not self._entries[key].callers_wait:
+        entry = self._entries[key]
+        if not entry.callers_wait:
             raise ModelLoadFailedError(
-                f"the last load of {key} failed: {message}", retry_after_s=left_s
+                f"the last load of {key} failed: {message}",
+                retry_after_s=left_s,
+                failure=entry.failure,
             )
         return left_s
 

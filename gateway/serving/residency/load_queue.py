@@ -65,6 +65,9 @@ class Requirements(Protocol):
     def restarts(self, key: ArtifactRef) -> bool:
         """Whether a replica that died is replaced without a caller."""
 
+    def is_reachable(self, key: ArtifactRef) -> bool:
+        """Whether a caller can mean the version."""
+
     def keep_resident(self, key: ArtifactRef) -> bool:
         """Whether the version's replicas are evicted last, by its tag."""
 
@@ -107,12 +110,13 @@ class LoadQueue:
         """Return the versions to be loaded as soon as there is room.
 
         A restart ends once no alias means the version any more: its replica would start beside its
-        successor, and some models may not run twice.
+        successor, and some models may not run twice. Any other ends once no caller can mean it.
         """
+        needed = self._requirements
         self._background = {
             key: is_restart
             for key, is_restart in self._background.items()
-            if not is_restart or self._requirements.restarts(key)
+            if (needed.restarts(key) if is_restart else needed.is_reachable(key))
         }
         return list(self._background)
 
@@ -353,7 +357,9 @@ class LoadQueue:
         if demand is None:
             return
         refusal = ModelLoadFailedError(
-            f"{resident.key} could not be loaded: {error.message}", retry_after_s=pause_s
+            f"{resident.key} could not be loaded: {error.message}",
+            retry_after_s=pause_s,
+            failure=error.failure,
         )
         demand.end_stages(error)
         self._end_demand(demand, refusal)

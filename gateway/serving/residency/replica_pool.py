@@ -23,6 +23,7 @@ from gateway.system import release_all
 from gateway.worker.protocol import messages
 
 _LOAD_TRIES = 3
+_FADE_EVERY_S = 10.0
 _log = structlog.get_logger("gateway.serving.residency.replica_pool")
 
 
@@ -110,12 +111,18 @@ class Resident:
         return State.READY if self.replica.state is ReplicaState.READY else State.CLOSED
 
     def view(self, now: float, *, keep_resident: bool) -> ReplicaView:
-        """Return what the decision may see."""
+        """Return what the decision may see.
+
+        A replica that died is closed from the first decision on that sees it.
+        """
+        state = self.state
+        if state is State.CLOSED and not self.closed_at:
+            self.closed_at = now
         return ReplicaView(
             number=self.number,
             key=self.key,
             bytes=self.bytes,
-            state=self.state,
+            state=state,
             leases=self.leases,
             value=value(self.heat, now - self.last_used),
             keep_resident=keep_resident,
@@ -212,8 +219,11 @@ class ReplicaPool:
 
     def take(self, resident: Resident) -> Lease:
         """Take a lease on a ready replica."""
+        now = self.clock()
+        if now - self._faded_at > _FADE_EVERY_S:  # else this use would fade as the earlier ones do
+            self.fade_heat(now)
         resident.leases += 1
-        resident.last_used = self.clock()
+        resident.last_used = now
         resident.heat += 1
         return Lease(resident, self._released)
 
@@ -295,7 +305,7 @@ class ReplicaPool:
     def _failed(self, resident: Resident, error: LoadError) -> None:
         if resident.ending:  # it was ended while it loaded: no fault of the version
             return
-        pause_s = self.load_history.load_failed(resident.key, error.message)
+        pause_s = self.load_history.load_failed(resident.key, error)
         release_all(
             partial(self._observer.load_failed, resident.key, error.failure, error.message),
             partial(self.owner.load_failed, resident, error, pause_s),

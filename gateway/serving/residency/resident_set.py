@@ -142,8 +142,8 @@ class ResidentSet:
         except BaseException as error:
             self.unstage(stage_id)
             if isinstance(error, GatewayError):
-                failed = isinstance(error, ModelLoadFailedError)
-                raise LoadError("load_failed" if failed else "no_room", error.message) from error
+                failed = isinstance(error, ModelLoadFailedError) and error.failure
+                raise LoadError(failed or "no_room", error.message) from error
             raise
         ready = next((one for one in self._pool.of(key) if one.ready), None)
         loaded = ready.replica.loaded if ready else None

@@ -85,7 +85,7 @@ async def test_pages_about_models_name_nothing_of_the_inside() -> None:
     node = Node(node_id="n", boot_id="b", table=table)
     node.warnings[active.alias_ref] = REASON
     load_history = LoadHistory()
-    load_history.load_failed(ArtifactRef("churn", 1, DIGEST), REASON)
+    load_history.load_failed(ArtifactRef("churn", 1, DIGEST), LoadError("load_failed", REASON))
     pages = ["/models", "/models/churn", *(f"/models/churn/versions/{n}" for n in (1, 2, 3, 4))]
     async with pages_of(node, load_history) as client:
         for page in pages:

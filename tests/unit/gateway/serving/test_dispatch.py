@@ -233,7 +233,10 @@ class TestCounts:
     @pytest.mark.parametrize(
         ("refusal", "faults"),
         [
-            (errors.ModelLoadFailedError("its worker died 3 times in 60 s"), 1),
+            (errors.ModelLoadFailedError("it raised"), 1),
+            (errors.ModelLoadFailedError("it died 3 times in 60 s", failure="worker_died"), 1),
+            (errors.ModelLoadFailedError("no descriptors", failure="worker_not_started"), 0),
+            (errors.ModelLoadFailedError("not built", failure="environment_missing"), 0),
             (errors.ModelLoadingError("no room"), 0),
             (errors.InsufficientMemoryError("too big"), 0),
             (errors.DrainingError("shutting down"), 0),

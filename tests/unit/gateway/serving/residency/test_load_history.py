@@ -3,9 +3,11 @@
 import pytest
 
 from gateway.contract.references import ArtifactRef
-from gateway.errors import ModelLoadFailedError
+from gateway.errors import LoadError, ModelLoadFailedError
 from gateway.serving.residency import load_history
 from gateway.serving.residency.load_history import LoadHistory, back_off_s
+
+NO_LUCK = LoadError("load_failed", "no luck")
 
 
 def key(name="a"):
@@ -56,19 +58,34 @@ def test_expected_load_time_is_the_last_of_the_version_or_of_any(record):
 
 
 def test_failures_in_a_row_back_off_until_a_load_succeeds(record, clock):
-    assert [record.load_failed(key(), "no luck") for _ in range(3)] == [1, 2, 4]
+    assert [record.load_failed(key(), NO_LUCK) for _ in range(3)] == [1, 2, 4]
     clock.now += 100
     record.loaded(key(), 1.0, 100)
-    assert record.load_failed(key(), "no luck") == 1
+    assert record.load_failed(key(), NO_LUCK) == 1
 
 
 def test_callers_of_a_failed_version_are_refused_during_its_pause(record, clock):
-    pause_s = record.load_failed(key(), "no module named x")
+    pause_s = record.load_failed(key(), LoadError("load_failed", "no module named x"))
     with pytest.raises(ModelLoadFailedError, match="no module named x") as refused:
         record.pause_s(key())
     assert refused.value.retry_after_s == pause_s
     clock.now += pause_s
     assert record.pause_s(key()) == 0
+
+
+def test_the_refusal_says_whose_failure_it_was(record, clock):
+    clock.now += record.load_failed(key(), LoadError("worker_not_started", "no descriptors"))
+    assert record.pause_s(key()) == 0
+    record.load_failed(key(), LoadError("worker_not_started", "no descriptors"))
+    with pytest.raises(ModelLoadFailedError) as refused:
+        record.pause_s(key())
+    assert refused.value.failure == "worker_not_started"
+    record.forgive(key())
+    for _ in range(3):
+        record.died(key(), "killed", had_answered=False)
+    with pytest.raises(ModelLoadFailedError) as refused:
+        record.pause_s(key())
+    assert refused.value.failure == "worker_died"
 
 
 def test_few_deaths_are_forgiven(record, clock):
@@ -105,7 +122,7 @@ def test_callers_wait_for_the_pause_of_a_version_that_had_served(record):
 
 def test_forgiving_removes_failures_and_keeps_measurements(record):
     record.loaded(key(), 4.0, 100)
-    record.load_failed(key(), "no luck")
+    record.load_failed(key(), NO_LUCK)
     record.forgive(key())
     assert record.pause_s(key()) == 0
     assert bytes_of(record, key()) == 100

@@ -233,6 +233,17 @@ async def test_displaced_background_load_is_not_loaded() -> None:
     assert {one.key for one in world.set.residents()} == {key("x"), key("a", 2)}
 
 
+async def test_background_load_that_no_caller_can_mean_any_more_is_left_out() -> None:
+    world = World(count=1)
+    held = await world.set.lease(key("a"))
+    world.set.load_in_background([key("b"), key("c")])
+    world.unreachable.add(key("b"))
+    world.set.retire(key("a"), "retired")
+    held.release()
+    await until(lambda: world.starts == ["a/1", "c/1"])
+    assert world.set.versions() == {key("c")}
+
+
 async def test_waiting_background_loads_are_among_the_hottest() -> None:
     world = World(count=9)
     await world.use("a")

@@ -162,6 +162,47 @@ async def test_callers_that_join_a_dying_replica_wait_for_the_next():
     assert len(world.workers) == 2
 
 
+async def test_dying_replica_costs_its_busy_neighbour_nothing(monkeypatch):
+    monkeypatch.setattr(decision, "TURN_WAIT_S", 0.05)
+    world = World()
+    await world.use("a")
+    busy = await world.set.lease(key("b"))
+    world.workers[0].state = ReplicaState.DRAINING  # its socket has ended, its process not yet
+    caller = asyncio.ensure_future(world.set.lease(key("c")))
+    await asyncio.sleep(0.06)
+    world.set.rebalance()
+    assert busy.resident.ready
+    world.workers[0].end()
+    (await caller).release()
+    assert busy.resident.ready
+    busy.release()
+
+
+async def test_stage_whose_replicas_keep_dying_may_be_tried_again():
+    world = World()
+    world.gate.clear()
+    staging = asyncio.ensure_future(world.stage(key("a"), replicas=2))
+    await until(lambda: world.workers)
+    for _ in range(3):
+        world.set.load_history.died(key("a"), "killed", had_answered=False)
+    world.set._queue.replica_ended(next(iter(world.set._pool.of(key("a")))), died=True)
+    with pytest.raises(LoadError, match=r"worker_died: .* died 3 times"):
+        await staging
+
+
+async def test_uses_after_a_long_rest_do_not_fade_with_those_before_it():
+    world = World()
+    for _ in range(50):
+        await world.use("old")
+    world.later += 4 * 3600.0
+    for _ in range(50):
+        await world.use("old")
+    world.later += 1.0
+    await world.use("new")
+    await world.use("third")  # makes room
+    assert world.set.versions() == {key("old"), key("third")}
+
+
 async def test_version_that_keeps_crashing_pauses():
     world = World()
     for _ in range(3):
