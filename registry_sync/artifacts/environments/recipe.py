@@ -13,6 +13,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from gateway.system.logs import redacted
 from registry_sync.artifacts.requirements_file import RequirementsFile
 from registry_sync.errors import EnvironmentFailedError
@@ -20,8 +22,8 @@ from registry_sync.errors import EnvironmentFailedError
 OLDEST_PYTHON = (3, 10)
 """The oldest Python that the worker runs on."""
 WORKER_NEEDS = ("orjson>=3.10",)
-"""The packages that the worker itself imports. Each recipe has them beside the model's own; a pin
-of the model must meet the bound."""
+"""The packages that the worker itself imports. A recipe has those that the model does not require
+itself; of these, the worker takes any version."""
 
 _FORMAT = 1
 _SHOWN_CHARACTERS = 100
@@ -79,9 +81,11 @@ def read_recipe(python: str | None, found: RequirementsFile, *, here: str) -> Re
         raise EnvironmentFailedError(found.fault)
     for line in (*found.unread, *found.sourcing):
         raise _expanded(line) if "$" in line else _not_followed(line)
+    by_model = {one.requirement.name for one in found.requirements if not one.requirement.marker}
+    needs = (one for one in WORKER_NEEDS if Requirement(one).name not in by_model)
     return Recipe(
         python=_python(python, here),
-        requirements=tuple(sorted({*map(str, found.requirements), *WORKER_NEEDS})),
+        requirements=tuple(sorted({*map(str, found.requirements), *needs})),
         constraints=tuple(sorted({*map(str, found.constraints)})),
         indexes=tuple(dict.fromkeys(found.indexes)),
     )

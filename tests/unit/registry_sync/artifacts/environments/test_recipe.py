@@ -26,6 +26,22 @@ def test_equal_requirements_have_one_digest_however_they_are_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pin", "needs"),
+    [
+        ("orjson==3.9.1", []),
+        ("ORJSON", []),
+        ('orjson==3.9.1; python_version < "3"', ["orjson>=3.10"]),
+        ("orjson-extra==1", ["orjson>=3.10"]),
+    ],
+)
+def test_what_the_worker_needs_is_left_to_the_model_that_requires_it(
+    pin: str, needs: list[str]
+) -> None:
+    found = read(pin).requirements
+    assert (len(found), [one for one in found if one in WORKER_NEEDS]) == (1 + len(needs), needs)
+
+
+@pytest.mark.parametrize(
     ("text", "python"),
     [("a==2", "3.11"), ("a==1", "3.12"), ("a==1\nb==1", "3.11"), ("-i https://x\na==1", "3.11")],
 )
