@@ -1,6 +1,6 @@
 """Error families of the control plane, by the person who must act.
 
-* `SourceError`: nobody; the control plane reads the registry or its storage again.
+* `SourceError`: no person; the control plane reads the registry or its storage again.
 * `ArtifactError`: the publisher, unless it is ``transient``.
 * `PublishError`: the publisher to an S3 registry.
 * `EnvironmentFailedError`: the publisher, unless it is ``transient``.
@@ -42,15 +42,16 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _bounded(error: BaseException) -> str:
-    text = redacted((str(error).splitlines() or [""])[0])  # first: half a secret is one too
+    text = redacted(
+        (str(error).splitlines() or [""])[0]
+    )  # before the cut: a part of a secret is secret
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
 
 
 class SyncError(Exception):
-    """Root of the control plane's errors."""
+    """Root of the control plane's errors. Their messages are shown, so they keep no secrets."""
 
     def __init__(self, message: str = "") -> None:
-        """Store the message without secrets: it is shown in logs, state and answers."""
         super().__init__(redacted(message))
 
     @property
@@ -116,7 +117,7 @@ class ForbiddenUriError(ArtifactError):
 
 
 class BrokenModelError(ArtifactError):
-    """The model's own files (``MLmodel`` and what it names) cannot be read."""
+    """The model's own files (``MLmodel`` and the files it names) cannot be read."""
 
 
 class PublishError(SyncError):
@@ -143,9 +144,9 @@ class StoreError(SyncError):
 
 
 class RolloutRejectedError(SyncError):
-    """The gateway refused a change, and serves what it served before.
+    """The gateway refused a change, and serves the same versions as before.
 
-    ``code`` is the refusal's.
+    ``code`` is the gateway's code of the refusal.
     """
 
     def __init__(self, code: str, message: str) -> None:

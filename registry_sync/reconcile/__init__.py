@@ -1,4 +1,4 @@
-"""The loop: what is aspired and what is observed, compared, and the steps that are due."""
+"""Compares the listing with the gateway's state, and starts the steps that are due."""
 
 from registry_sync.reconcile.build import ControlPlane as ControlPlane, build as build
 from registry_sync.reconcile.context import (

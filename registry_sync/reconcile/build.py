@@ -1,4 +1,4 @@
-"""Builds the collaborators of one control plane, and hands each what it needs."""
+"""Builds and connects the collaborators of one control plane."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from registry_sync.system import DamagedFiles, ModelFaults, Threads
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """What follows the registry, what operators do and see, and what cleans up."""
+    """The collaborators of one control plane that the rest of the process uses."""
 
     reconciler: Reconciler
     operators: Operators
@@ -60,8 +60,8 @@ def build(
 ) -> ControlPlane:
     """Return a control plane; nothing runs yet.
 
-    ``clock`` gives epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` is the one that
-    the ledger writes.
+    ``clock`` returns epoch seconds, ``jitter`` numbers from 0 to 1; ``holds_file`` must be the one
+    that ``ledger`` writes.
     """
     changes, due, faults = Changes(), DueActions(), ModelFaults()
     journal = Journal(ledger, threads, holds_file, on_news=changes.note)

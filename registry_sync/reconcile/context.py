@@ -1,4 +1,4 @@
-"""What the collaborators of one control plane share."""
+"""Services, limits and state that the collaborators of one control plane share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from registry_sync.system import Threads
 
 @dataclass(frozen=True, slots=True)
 class RoomLimits:
-    """When bytes may be removed.
+    """Limits for the removal of artifacts.
 
     Attributes:
-        rollback_retention_s: Seconds for which the bytes of a previous version, and new ones, stay.
+        rollback_retention_s: Seconds for which artifacts of previous versions, and new ones, stay.
         disk_floor_bytes: With less than twice this free, versions without an alias are removed
             until that much is free.
     """
@@ -31,10 +31,10 @@ class RoomLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a stage may take, when bytes may be removed, and when promotions act.
+    """Limits of stages, removals and promotions.
 
     Attributes:
-        windows: When the registry may promote an active alias; empty: always.
+        windows: Windows in which the registry may promote an active alias, or none for always.
     """
 
     stage_timeout_s: float = 600.0
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a node accepts.
+    """Rules by which a node accepts versions.
 
     Attributes:
         require_digest: Whether versions without a stamp are refused.
@@ -58,9 +58,9 @@ class Policy:
 
 
 class Changes:
-    """The models to decide about, until a pass takes them. Event loop only.
+    """The models that the next pass plans. Event loop only.
 
-    Collaborators have models decided about by `note` alone: none of them knows the loop.
+    Collaborators request plans with `note`, and need not know the reconciler.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Changes:
         self._planning: frozenset[str] = frozenset()
 
     def note(self, models: AbstractSet[str] | None) -> None:
-        """Have some models decided about again, now, or with None all."""
+        """Request a pass now that plans some models, or all if ``models`` is None."""
         if models is None:
             self._everything = True
         else:
@@ -80,35 +80,35 @@ class Changes:
         self._awake.set()
 
     def wake(self) -> None:
-        """Have everything decided about again, now."""
+        """Request a pass now that plans all models."""
         self.note(None)
 
     def is_undecided(self, model: str) -> bool:
-        """Whether a change of a model is not decided on yet."""
+        """Whether a change of a model is not planned yet."""
         return self._everything or model in self._models or model in self._planning
 
     async def next_decision(self) -> None:
-        """Wait until a pass that begins now, or later, is over."""
+        """Wait for the end of a pass that begins after this call."""
         if self._in_pass:
-            await self._decided.wait()  # that one began before
+            await self._decided.wait()  # that pass began before this call
         self._awake.set()
         await self._decided.wait()
 
     # --- for the loop -----------------------------------------------------------------------------
 
     def begin_pass(self) -> None:
-        """Note that a pass begins, which decides on what is noted until then."""
+        """Record that a pass begins; later notes start another one."""
         self._awake.clear()
         self._in_pass = True
 
     def end_pass(self) -> None:
-        """Note that a pass is over."""
+        """Record that a pass is over."""
         self._in_pass = False
         decided, self._decided = self._decided, asyncio.Event()
         decided.set()
 
     async def wait(self, longest_s: float) -> None:
-        """Wait until something is noted, or so long."""
+        """Wait for the next `note`, for ``longest_s`` at most."""
         try:
             async with asyncio.timeout(longest_s):
                 await self._awake.wait()
@@ -116,11 +116,11 @@ class Changes:
             return
 
     def add(self, models: AbstractSet[str]) -> None:
-        """Have these models decided about, too, by the pass that runs or the next one."""
+        """Note models for the pass under way or the next one, without starting one."""
         self._models |= models
 
     def take(self, known: Callable[[], AbstractSet[str]], *, everything: bool) -> frozenset[str]:
-        """Return the models to decide about; with ``everything``, or where noted so, all known."""
+        """Return the models to plan: the noted ones, or all if noted or if ``everything``."""
         if self._everything or everything:
             self._everything = False
             self._models |= known()
@@ -128,16 +128,16 @@ class Changes:
         return self._planning
 
     def planned(self) -> None:
-        """Note that the models that were taken are decided about."""
+        """Record that the models that were taken are planned."""
         self._planning = frozenset()
 
     def unchanged(self, models: frozenset[str]) -> frozenset[str]:
-        """Return those models of which nothing has changed since they were taken."""
+        """Return the models that were not noted again since they were taken."""
         return frozenset() if self._everything else models - self._models
 
     @property
     def everything(self) -> bool:
-        """Whether all models are to be decided about."""
+        """Whether the next pass plans all models."""
         return self._everything
 
 
@@ -147,7 +147,7 @@ class Context:
 
     Attributes:
         artifacts: The content of the artifact store, by digest.
-        changes: Has models decided about again.
+        changes: The models that the next pass plans.
         clock: Returns epoch seconds.
         jitter: Returns numbers from 0 to 1.
     """

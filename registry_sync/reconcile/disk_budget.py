@@ -1,4 +1,4 @@
-"""Room on the disk: which artifacts go, and that the gateway knows before their bytes do."""
+"""Removes artifacts to make room, once the gateway no longer offers them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _log = structlog.get_logger("registry_sync.reconcile.disk_budget")
 
 @dataclass
 class DiskRoom:
-    """Removes artifacts: by the clock, and where a fetch finds the budget full. Event loop only."""
+    """Removes artifacts at each sweep, and if a fetch needs their room. Event loop only."""
 
     context: Context
     _needed_at: dict[str, float] = field(default_factory=dict)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def sweep(self) -> None:
-        """Remove what may go, but nothing before gateway and registry have both been heard."""
+        """Remove artifacts that may go, once both gateway and registry have answered."""
         async with self._one_at_a_time:
             artifacts = self.context.artifacts
             self._needed_at = {d: at for d, at in self._needed_at.items() if d in artifacts}
-            node = await self.ask()  # who is resident is told by no news
+            node = await self.ask()  # news does not name the residents
             if node is None:
                 return
             floor_bytes, store = self.context.limits.room.disk_floor_bytes, self.context.store
@@ -45,19 +45,19 @@ class DiskRoom:
                 await self._remove(doomed)
 
     async def make(self, folder: Path, total_bytes: int) -> None:
-        """Book room in the store for a fetch, and remove for it what may go.
+        """Book room in the store for a fetch; remove artifacts if it needs their room.
 
-        Nothing goes where all of it would not suffice.
+        If all removable artifacts would not suffice, none is removed.
 
         Args:
             folder: Where the fetch writes; from `ArtifactStore.incoming`.
-            total_bytes: How many bytes it has to hold, in all.
+            total_bytes: All bytes of the folder.
 
         Raises:
-            NoDiskRoomError: There is no room now.
+            NoDiskRoomError: The room cannot be made now.
         """
         async with self._one_at_a_time:
-            # What an earlier one's removal has freed may do, or may be gone again by now.
+            # Book again after each removal: another fetch may have made or taken the room.
             while lacking := self.context.store.book(folder, total_bytes):
                 node = await self.ask()
                 if node is None:
@@ -69,15 +69,15 @@ class DiskRoom:
                 doomed = self._choose(kept, budget_bytes=lacking)
                 frees_bytes = sum(self.context.artifacts[one].size_bytes for one in doomed)
                 if frees_bytes < lacking or not await self._remove(doomed):
-                    raise NoDiskRoomError(self._why_not(kept, total_bytes))
+                    raise NoDiskRoomError(self._no_room_reason(kept, total_bytes))
 
-    # --- what may go ------------------------------------------------------------------------------
+    # --- the choice -------------------------------------------------------------------------------
 
     async def ask(self) -> NodeState | None:
-        """Return what the gateway says now, or None before it and the registry have both answered.
+        """Return the gateway's state now, or None if it or the registry has not answered.
 
-        Who is resident is told by no news. With it counts what has been acknowledged to us, of
-        which the gateway may not have known yet.
+        News does not name the residents. Changes that the gateway acknowledged, and that its answer
+        may lack, are added.
         """
         observation = self.context.observation
         seen = observation.node
@@ -90,7 +90,7 @@ class DiskRoom:
         needed = (*node.resident, *(one.digest for one in node.active))
         self._needed_at.update(dict.fromkeys(needed, self.context.clock()))
         for one in node.active:
-            if left := one.previous_digest:  # it may have been active between two looks only
+            if left := one.previous_digest:  # it may have been active between two observations
                 self._needed_at[left] = max(self._needed_at.get(left, 0.0), one.since)
         seen = observation.node or seen
         return node.model_copy(update={"active": [*node.active, *seen.active]})
@@ -118,13 +118,10 @@ class DiskRoom:
     # --- the removal ------------------------------------------------------------------------------
 
     async def _remove(self, doomed: list[str]) -> int:
-        """Remove artifacts, after the gateway was told: it starts no worker on a folder that goes.
+        """Remove artifacts that the gateway no longer offers; return how many were removed.
 
-        What it could not be told of stays, and so does what somebody came to need meanwhile; what
-        is fetched anew meanwhile stays, or is fetched once more.
-
-        Returns:
-            How many have gone.
+        So no worker starts on a folder that is being removed. An artifact that is still offered, or
+        is needed by now, stays; one that is fetched anew meanwhile stays or is fetched once more.
         """
         artifacts, models = self.context.artifacts, self._models_of(doomed)
         going = {digest: artifacts.pop(digest) for digest in doomed}
@@ -149,7 +146,7 @@ class DiskRoom:
         return len(doomed) - len(going)
 
     def _models_of(self, digests: Collection[str]) -> frozenset[str]:
-        """Return the models of which a version has or had these bytes, or is to have them."""
+        """Return the models with a version that has, had or is to have these bytes."""
         artifacts, view = self.context.artifacts, self.context.journal.view
         return frozenset(
             {
@@ -163,13 +160,13 @@ class DiskRoom:
     async def _remove_one(self, digest: str) -> None:
         try:
             await self.context.threads.fetching(self.context.store.remove, digest)
-        except StoreError as error:  # what is left of it counts as stored until the next start
+        except StoreError as error:  # its remains count as stored until the next start
             _log.error("artifact.remove_failed", digest=digest, reason=error.reason)
         else:
             _log.info("artifact.removed", digest=digest)
         self.context.artifacts.pop(digest, None)
 
-    # --- why there is none ------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def _needs(self, total_bytes: int) -> str:
         use = self.context.store.use()
@@ -179,16 +176,16 @@ class DiskRoom:
             + (f", {use.coming_bytes} booked by other fetches" if use.coming_bytes else "")
         )
 
-    def _why_not(self, kept: Mapping[str, AbstractSet[str]], total_bytes: int) -> str:
-        """Say what holds the room, each artifact by the first reason for which it stays."""
+    def _no_room_reason(self, kept: Mapping[str, AbstractSet[str]], total_bytes: int) -> str:
+        """Return the bytes that must stay, by reason; an artifact counts under its first one."""
         left, held = dict(self.context.artifacts), dict[str, int]()
         for reason, digests in kept.items():
             found = [left.pop(digest) for digest in sorted(digests) if digest in left]
             if found:
                 held[reason] = sum(one.size_bytes for one in found)
-        told = "; ".join(f"{size} are {reason}" for reason, size in held.items())
+        kept_bytes = "; ".join(f"{size} are {reason}" for reason, size in held.items())
         return (
             f"{self._needs(total_bytes)}"
-            + (f": {told}, and must stay" if told else "")
-            + f"; raise {_BUDGET}, or leave less that must stay"
+            + (f": {kept_bytes}, and must stay" if kept_bytes else "")
+            + f"; raise {_BUDGET}, or reduce the bytes that must stay"
         )

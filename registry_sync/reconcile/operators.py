@@ -31,7 +31,7 @@ class Operators:
     async def hold(self, hold: Hold) -> str | None:
         """Begin a hold."""
         self.steps.backoff.succeeded(("activate", hold.model, hold.alias))
-        # What takes down what serves pauses for up to an hour: who decides does not wait for that.
+        # A stage that displaces may pause for an hour; an operator does not wait for that.
         target = (hold.target_version, hold.target_digest)
         self.steps.backoff.succeeded(("stage", hold.model, *target))
         return await self._carry_out("hold", hold)
@@ -41,7 +41,7 @@ class Operators:
         return await self._carry_out("end_hold", hold)
 
     async def freeze(self) -> str | None:
-        """Let no alias follow the registry; moves that have begun are completed."""
+        """Stop all aliases from following the registry; moves under way are completed."""
         return await self._carry_out("freeze")
 
     async def unfreeze(self) -> str | None:
@@ -55,7 +55,7 @@ class Operators:
         return await self.context.journal.carry_out(change)
 
     async def retry(self, model: str, version: int) -> bool:
-        """End the rejections of a version and try again now; return whether that is recorded."""
+        """End the rejections of a version and try again now; return whether it is recorded."""
         written = await self.context.journal.decide(
             model,
             partial(LedgerView.without_rejection, model=model, version=version),
@@ -67,7 +67,7 @@ class Operators:
         return written
 
     async def end_quarantine(self, model: str, version: int) -> bool:
-        """End a quarantine; return whether the ledger recorded that, without which it stays."""
+        """End a quarantine and return True, or False if the ledger does not record it."""
         by = str(Initiator.OPERATOR)
         work = self.context.ledger.end_quarantine
         return await self.context.journal.write(model, work, model, version, by)

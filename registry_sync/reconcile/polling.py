@@ -1,4 +1,4 @@
-"""Listings of the registry: all of it by the clock, single models by hints."""
+"""Lists the registry at each poll, and single models after hints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = structlog.get_logger("registry_sync.reconcile.polling")
 
 @dataclass
 class Polls:
-    """Lists the registry, and starts what only a listing can start. Event loop only."""
+    """Lists the registry, then ends outdated rejections and quarantines. Event loop only."""
 
     context: Context
     fetch_step: FetchStep
@@ -33,7 +33,7 @@ class Polls:
         self.context.changes.note(frozenset())
 
     async def look(self, models: frozenset[str] | None, asked_by: str) -> None:
-        """List each of a few models, else everything."""
+        """List a few models one by one, or else the whole registry."""
         if models is None or len(models) > _MODELS_LOOKED_AT:
             await self.poll(asked_by, thorough=True)
             return
@@ -45,7 +45,7 @@ class Polls:
         self.context.changes.note(frozenset())
 
     async def _release_rejections(self) -> None:
-        """End the rejections of versions to which the registry has moved an alias anew."""
+        """End the rejections of versions to which the registry has moved an alias since."""
         for model, version in tuple(self.context.listings.pointed_anew):
             if await self.context.journal.write(
                 model, self.context.ledger.end_rejection, model, version

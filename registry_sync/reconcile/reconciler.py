@@ -1,10 +1,10 @@
-"""The spine: list → plan → fetch → verify → stage → activate → record, each model on its own.
+"""The reconciler: list → plan → fetch → verify → stage → activate → record, model by model.
 
-One loop decides; every step that takes time is a task of its own, so that a slow fetch holds up no
-other model's promotion. A pass decides about the models of which something has changed: a listing,
-the gateway's state, the ledger, a step that ended, a time that has come. What a change costs is
-what its model has, not what the registry has. All models are looked at after a start, and now and
-then, in case a change was missed. Nothing is resumed: a killed process starts by looking.
+One loop plans. Each step that takes time is a task of its own, so that a slow fetch delays no other
+model's promotion. A pass plans the models with a change: in the listing, the gateway's state or the
+ledger, a step that ended, a time that has come. So the cost of a change depends on its model, not
+on the registry. After a start, and every few minutes in case a change was missed, a pass plans all
+models. A killed process resumes nothing: the next one plans from the state that it finds.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from registry_sync.system import ModelFaults, run_forever
 
 _LONGEST_SLEEP_S = 5.0
 _ALL_EVERY_S = 300.0
-"""How often all models are looked at, in case a change was missed. With 5,000 models this takes
-0.3 to 0.5 s: a thousandth of a core, which no change of a model has to pay for."""
+"""Interval of the passes that plan all models, in case a change was missed. With 5,000 models such
+a pass takes 0.3 to 0.5 s: a thousandth of a core."""
 _ROUNDS = 5
 _log = structlog.get_logger("registry_sync.reconcile")
 
@@ -92,7 +92,7 @@ class Reconciler:
         self._snapshots = snapshots
         self._descriptions = descriptions
         self._unrecorded: dict[str, None] = {}
-        self._looked_at_all = -math.inf
+        self._all_planned_at = -math.inf
         self._store_damaged: dict[str, str] = {}
         self._store_unhealed = False
         self._libraries: str | None = None
@@ -100,8 +100,8 @@ class Reconciler:
     # --- the loop ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow registry and gateway until cancelled; then nothing of it goes on."""
-        await self._remember()
+        """Follow registry and gateway until cancelled; then end all steps."""
+        await self._load_records()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(run_forever("observation", self.observation.follow))
@@ -110,8 +110,8 @@ class Reconciler:
             await self._hints.close()
             await self.steps.end()
 
-    async def _remember(self) -> None:
-        """Begin with what the node itself knows, so that the registry may be down."""
+    async def _load_records(self) -> None:
+        """Load the node's own records, with which it can serve without the registry."""
         self.artifacts.update(await self.threads.ledger(self.store.all))
         await self.environment_step.look(self.artifacts.values())
         await self.journal.refresh(self.artifacts.values(), None)
@@ -126,7 +126,7 @@ class Reconciler:
                 self.observation.suspect(error.reason)
             except SyncError as error:
                 _log.error("reconciliation.failed", reason=error.reason)
-            except Exception:  # noqa: BLE001 - the spine outlives its own faults, and looks again
+            except Exception:  # noqa: BLE001 - the next pass tries again
                 _log.exception("reconciliation.failed")
             self.changes.end_pass()
             next_at = self.steps.next_try_at()
@@ -134,18 +134,18 @@ class Reconciler:
             await self.changes.wait(min(wait_s, _LONGEST_SLEEP_S))
 
     async def reconcile(self) -> None:
-        """One pass: record what is, tell the gateway, decide, and start what is due.
+        """Record, publish to the gateway, plan, and start the steps that are due.
 
-        What changes while the gateway is told is decided on once that has been told too, a few
-        times: after that, the next pass does.
+        Models that change meanwhile are published and planned again at once, a few times; after
+        that, by the next pass.
         """
         for _ in range(_ROUNDS):
             if not await self._pass():
                 return
 
     async def _pass(self) -> bool:
-        """Decide about what has changed; return whether some of it has changed again meanwhile."""
-        # First: a time that has come and stays in the list would be slept for again and again.
+        """Plan the models with a change; return whether some have changed again meanwhile."""
+        # First: a past time that stays in the list would end every sleep at once.
         self.changes.add(self.steps.woken())
         complete = await self.journal.refresh(self.artifacts.values(), self.listings.own)
         recording = complete and self.journal.trouble is None
@@ -163,15 +163,15 @@ class Reconciler:
             self.changes.planned()
 
     def _take(self, node: NodeState) -> frozenset[str]:
-        """Return the models to decide about: all of them after a start, and now and then."""
+        """Return the models to plan: all of them after a start, and every few minutes."""
         damaged, libraries = self.store.damaged(), node.libraries
-        is_time = time.monotonic() - self._looked_at_all > _ALL_EVERY_S
+        is_time = time.monotonic() - self._all_planned_at > _ALL_EVERY_S
         news = damaged != self._store_damaged or libraries != self._libraries
         everything = self.changes.everything or is_time or news
         if everything:
             self._store_damaged, self._libraries = damaged, libraries
             self._store_unhealed = bool(damaged)
-            self._looked_at_all = time.monotonic()
+            self._all_planned_at = time.monotonic()
         models = self.changes.take(self._all_models, everything=everything)
         if everything:
             self._faults.keep_only(models)
@@ -188,10 +188,12 @@ class Reconciler:
         }
 
     async def _decide(self, models: frozenset[str], *, recording: bool) -> bool:
-        """Decide about some models. ``recording``: the ledger is read, and takes what is written.
+        """Plan some models, and start their due steps.
+
+        ``recording`` says whether the ledger can be read and takes writes.
 
         Returns:
-            Whether some of them have changed meanwhile: these are not decided about yet.
+            Whether some of the models have changed meanwhile: these are not planned yet.
 
         Raises:
             TargetUnreachableError: The gateway does not answer.
@@ -199,10 +201,10 @@ class Reconciler:
         await self._heal()
         await self._record(models, recording=recording)
         await self._descriptions.publish(models)
-        if self.journal.trouble is None:  # else it would be waited for twice
-            # Telling the gateway takes a moment, and what was written meanwhile counts.
+        if self.journal.trouble is None:  # else this pass would wait for it twice
+            # Publishing takes a moment: read the writes made meanwhile.
             await self.journal.refresh(self.artifacts.values(), self.listings.own)
-        told, models = models, self.changes.unchanged(models)
+        published, models = models, self.changes.unchanged(models)
         due, planned = list[Action](), set[str]()
         async for model in with_pauses(models):
             actions: tuple[Action, ...] = ()
@@ -216,10 +218,10 @@ class Reconciler:
         await self._descriptions.publish(
             {one.model for one in begun if isinstance(one, Fetch | BuildEnvironment)}
         )
-        return models != told
+        return models != published
 
     async def _heal(self) -> None:
-        """Drop copies that are damaged, so that they come again; what goes may not come back."""
+        """Drop damaged copies, while the registry answers and can replace them."""
         node = self.observation.heard
         if node is None or not self.listings.count or self.listings.error is not None:
             return
@@ -227,17 +229,17 @@ class Reconciler:
             return
         aspired, view = self.listings.aspired, self.journal.view
         await self._copies.heal(node.damaged, aspired, view)
-        # Once for each look at everything: it costs as much, and what has to stay stays for long.
+        # Once per pass over all models: it costs as much, and a copy that must stay does so long.
         if self._store_unhealed and not self.listings.applied.missing:
-            present = await self.disk_room.ask()  # who is resident is told by no news
+            present = await self.disk_room.ask()  # news does not name the residents
             if present is not None:
                 await self._copies.heal_store(present, aspired, view)
                 self._store_unhealed = False
 
     async def _record(self, models: AbstractSet[str], *, recording: bool) -> None:
-        """Record what the gateway has done by itself, or what was not recorded when it was done.
+        """Record changes by the gateway itself, and those not recorded when they were made.
 
-        What the ledger does not take now, the next pass records in which the ledger does.
+        A later pass records the models that the ledger does not take now.
         """
         self._unrecorded |= dict.fromkeys(sorted(models))
         for model in tuple(self._unrecorded) if recording else ():
@@ -246,18 +248,18 @@ class Reconciler:
                 taken = await self._record_model(model)
             del self._unrecorded[model]
             if not taken:
-                # Behind the others: what the ledger refuses of one model holds up none of them.
-                # Asking a dead database for each of them takes long.
+                # Behind the others: a refused write of one model must not delay them.
+                # Not on with the others: each call of a dead database takes long.
                 self._unrecorded[model] = None
                 return
 
     async def _record_model(self, model: str) -> bool:
-        """Record what is news of one model; return whether the ledger took all of it."""
+        """Record one model's changes; return whether the ledger took all of them."""
         node = self.observation.state_of(model)
         return (
             node is not None
             and await self._record_rollbacks(node, self.journal.view_of(model))
-            and await self._retry_beside_other_libraries(model, node)
+            and await self._end_outdated_rejections(model, node)
             and await self.journal.adopt(
                 tuple(self.observation.active_of(model).values()),
                 self.observation.generation,
@@ -266,11 +268,10 @@ class Reconciler:
             and await self.journal.note_aspired(self.listings.aspired, model)
         )
 
-    async def _retry_beside_other_libraries(self, model: str, node: NodeState) -> bool:
-        """Try once more what failed to load under other libraries than the gateway has now.
+    async def _end_outdated_rejections(self, model: str, node: NodeState) -> bool:
+        """End rejections of versions that failed under other libraries than the gateway's.
 
-        Returns:
-            Whether the ledger took that.
+        Returns whether the ledger recorded that.
         """
         for found in tuple(self.journal.view_of(model).rejections.values()):
             if not found.is_outdated(node.libraries):
@@ -289,7 +290,7 @@ class Reconciler:
         return True
 
     async def _record_rollbacks(self, node: NodeState, view: LedgerView) -> bool:
-        """Record the automatic rollbacks of the gateway, and return whether the ledger took them.
+        """Record the gateway's automatic rollbacks; return whether the ledger took them.
 
         They may be older than this process.
         """
@@ -319,6 +320,6 @@ class Reconciler:
 
     def _is_moving(self, active: ActiveAlias) -> bool:
         of = active.alias_ref
-        leaving = ("retire", *of)  # was recorded as taken away, and is on the gateway still
+        leaving = ("retire", *of)  # recorded as retired, and still active on the gateway
         going = leaving in self.steps.busy or self.steps.backoff.waits(leaving)
         return going or ("activate", *of) in self.steps.busy

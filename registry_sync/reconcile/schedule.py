@@ -1,9 +1,8 @@
-"""When jobs begin: polls, sweeps, and a look when a promotion window opens or closes.
+"""Starts polls and sweeps, and a pass when a promotion window opens or closes.
 
-APScheduler waits by the wall clock, and leaves jumps of that clock to its users: a job would wait
-for as long as the clock was set back. So every trigger here names a time that is yet to come, which
-leaves nothing to catch up with, and a guard compares the wall clock with the monotonic clock: after
-a jump each job gets its time anew.
+APScheduler waits by the wall clock and ignores its jumps: a job would wait for as long as the clock
+was set back. So every trigger here names a future time, which leaves no run to make up for, and a
+guard compares the wall clock with the monotonic clock, and reschedules the jobs after a jump.
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ from registry_sync.system import is_being_cancelled
 _JITTER_SHARE = 0.1
 _GUARD_EVERY_S = 1.0
 _JUMP_S = 0.1
-"""More than a clock that is slewed gains between two looks of the guard."""
+"""More than a slewed clock gains between two checks of the guard."""
 _OVERDUE = timedelta(seconds=5)
-_NOTHING_IS_LOST = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-"""A job that is late runs all the same, once; while it runs, its next time is left out."""
+_JOB_DEFAULTS = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+"""A late job still runs, once; a run that is due while the job runs is skipped."""
 _log = structlog.get_logger("registry_sync.reconcile.schedule")
 
 
 class Schedule:
-    """Polls, sweeps and looks, one of each at a time. Event loop only."""
+    """Runs polls, sweeps and looks, one of each at a time. Event loop only.
+
+    ``look`` is called when a promotion window opens or closes. ``jitter`` returns numbers from 0 to
+    1, ``clock`` epoch seconds.
+    """
 
     def __init__(
         self,
@@ -44,10 +47,6 @@ class Schedule:
         jitter: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        """Call ``look`` when a window opens or closes.
-
-        ``jitter`` gives numbers from 0 to 1, ``clock`` epoch seconds.
-        """
         self._poll = poll
         self._sweep = sweep
         self._look = look
@@ -56,11 +55,11 @@ class Schedule:
         self._sweep_interval_s = sweep_interval_s
         self._jitter = jitter
         self._clock = clock
-        self._scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=_NOTHING_IS_LOST)
+        self._scheduler = AsyncIOScheduler(timezone=UTC, job_defaults=_JOB_DEFAULTS)
         self._running: set[asyncio.Task[None] | None] = set()
 
     async def run(self) -> None:
-        """Run the jobs until cancelled: the first poll at once; then no job goes on."""
+        """Run the jobs until cancelled, then end them. The first poll begins at once."""
         self._add("poll", self._poll, _Every(self._poll_interval_s, self._jitter), at_once=True)
         self._add("sweep", self._sweep, _Every(self._sweep_interval_s, self._jitter))
         if self._windows:
@@ -94,7 +93,7 @@ class Schedule:
         except asyncio.CancelledError:
             if not is_being_cancelled():
                 _log.error(f"{name}.cancelled")
-        except Exception:  # noqa: BLE001 - the next run may find what this one lacked
+        except Exception:  # noqa: BLE001 - the next run may succeed
             _log.exception(f"{name}.failed")
         finally:
             self._running.discard(task)
@@ -103,7 +102,7 @@ class Schedule:
         self._look()
 
     async def _guard(self) -> None:
-        """Give the jobs their times anew whenever the wall clock has jumped."""
+        """Reschedule the jobs whenever the wall clock has jumped."""
         loop = asyncio.get_running_loop()
         ahead_s = self._clock() - loop.time()
         while True:
@@ -111,16 +110,16 @@ class Schedule:
             before_s, ahead_s = ahead_s, self._clock() - loop.time()
             if abs(ahead_s - before_s) > _JUMP_S:
                 _log.warning("clock.jumped", seconds=round(ahead_s - before_s, 3))
-                self._arm_anew()
+                self._reschedule()
             elif self._is_overdue():
                 self._scheduler.wakeup()
 
-    def _arm_anew(self) -> None:
+    def _reschedule(self) -> None:
         for job in self._scheduler.get_jobs():
             job.modify(next_run_time=job.trigger.after_jump(self._now()))
 
     def _is_overdue(self) -> bool:
-        """Whether APScheduler waits for its jobs no more: it does not after a trigger's error."""
+        """Whether APScheduler has stopped waiting, as it does after a trigger's error."""
         due_at = min(job.next_run_time for job in self._scheduler.get_jobs())
         return bool(due_at < self._now() - _OVERDUE)
 
@@ -128,9 +127,9 @@ class Schedule:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     async def _close(self) -> None:
-        """Begin no more jobs, and end those that run: APScheduler cancels and does not wait."""
+        """Cancel the jobs and wait until they have ended, which APScheduler does not."""
         self._scheduler.shutdown(wait=False)
-        await asyncio.sleep(0)  # it acts in the next turn of the loop
+        await asyncio.sleep(0)  # the shutdown acts in the next iteration of the loop
         await asyncio.gather(*filter(None, self._running), return_exceptions=True)
 
 
@@ -149,7 +148,7 @@ class _Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         return now + timedelta(seconds=wait_s)
 
     def after_jump(self, now: datetime) -> datetime:
-        """Return its next time by a clock that now shows ``now``."""
+        """Return the job's next time, by a clock that shows ``now``."""
         return now + timedelta(seconds=max(0.0, self._due_at - self._monotonic()))
 
 
@@ -163,5 +162,5 @@ class _WindowChanges(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
         return window_state(self._windows, now.timestamp()).until
 
     def after_jump(self, now: datetime) -> datetime:
-        """Return its next time by a clock that now shows ``now``."""
+        """Return the job's next time, by a clock that shows ``now``."""
         return now

@@ -1,4 +1,4 @@
-"""Removes what nothing needs: artifacts, environments, and history beyond its bounds."""
+"""Removes artifacts and environments that are not needed, and old history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sweep:
     disk_room: DiskRoom
 
     async def run(self) -> None:
-        """Remove what may go, but nothing before gateway and registry have both been heard."""
+        """Prune the history; once gateway and registry have answered, clean up the node."""
         await self.context.journal.write(None, self.context.ledger.prune)
         node = self.context.observation.node
         if node is None or self.context.observation.unreachable or not self.context.listings.count:
@@ -39,7 +39,7 @@ class Sweep:
         await self.disk_room.sweep()
 
     async def _forget_gone(self, node: NodeState) -> None:
-        """Keep what is known of deleted versions bounded, once the registry surely lacks them."""
+        """Forget deleted versions, once enough listings have lacked them."""
         if (
             self.context.listings.error is not None
             or self.context.listings.count < LISTINGS_FOR_REMOVAL
@@ -61,7 +61,7 @@ def choose_gone(
     aspired: Aspired,
     ledger: LedgerView,
 ) -> frozenset[tuple[str, int]]:
-    """Return the models and versions that were accepted once, and are nowhere any more."""
+    """Return the accepted versions that are neither listed, stored, active nor held."""
     needed = {
         *artifacts,
         *(one.digest for one in node.active),
@@ -75,7 +75,7 @@ def choose_gone(
 
 
 def choose_gone_verdicts(*, aspired: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
-    """Return the models and versions with a verdict that neither registry nor operator means."""
+    """Return the quarantined or rejected versions that are neither listed nor held."""
     found = {*ledger.quarantines, *((model, version) for model, version, _ in ledger.rejections)}
     held = {(hold.model, hold.target_version) for hold in ledger.holds.values()}
     return frozenset(key for key in found - held if find(aspired, *key) is None)

@@ -1,4 +1,4 @@
-"""The gateway as the control plane sees it: its client, its state, and what it is sent."""
+"""The gateway as the control plane sees it: its client, its state, and the catalogue."""
 
 from registry_sync.reconcile.gateway.announcer import Announcer as Announcer, SentModel as SentModel
 from registry_sync.reconcile.gateway.client import GatewayClient as GatewayClient

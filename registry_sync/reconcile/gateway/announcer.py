@@ -1,4 +1,4 @@
-"""Tells the gateway what the registry lists, whenever that is news to it."""
+"""Sends the catalogue to the gateway whenever the gateway lacks a change."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from registry_sync.reconcile.gateway.target import ServingTarget
 
 _LISTED_AT_STEP_S = 1.0
 _FEW_CHANGES = 64
-"""So many models are sent one by one, however few there are; of more, a quarter of all."""
+"""Changed models that are sent one by one, or a quarter of all if that is more."""
 _log = structlog.get_logger("registry_sync.reconcile.gateway.announcer")
 
 
 @dataclass(frozen=True, slots=True)
 class SentModel:
-    """What is said of the registry besides its models.
+    """The state of the registry that is sent with its models.
 
     Attributes:
-        listed_at: Epoch seconds when it answered last; None: never.
-        source_error: Why it could not be listed; None: it could.
-        complete: Whether it was listed, now or before: what is not described is gone.
+        listed_at: Epoch seconds of its newest answer, or None before the first.
+        source_error: Why it could not be listed, or None if it could.
+        complete: Whether it was listed, now or before, so that missing models are gone.
     """
 
     listed_at: float | None
@@ -34,17 +34,16 @@ class SentModel:
 
 
 class Announcer:
-    """Sends the catalogue: whole to a gateway that has none of ours, else the models that changed.
+    """Sends the whole catalogue to a gateway that lacks it, else the models that changed.
 
-    Event loop only; one `publish` at a time. The gateway shows what it is told to everybody, so
-    it is told no names of this node's neighbours.
+    Event loop only; one `publish` at a time. All callers can read the catalogue, so it names no
+    hosts, buckets or paths. ``writer`` is this process's boot id.
 
     Attributes:
-        models: How each model was described last, by name, as operators read it.
+        models: The newest description of each model, by name, as operators read it.
     """
 
     def __init__(self, target: ServingTarget, *, writer: str) -> None:
-        """Store. ``writer`` is this process's boot id."""
         self._target = target
         self._writer = writer
         self._epoch = 0
@@ -57,7 +56,7 @@ class Announcer:
         self._shown: dict[str, CatalogueModel] = {}
 
     def describe(self, name: str, model: CatalogueModel | None) -> None:
-        """Describe a model as it is now; None: there is none of that name. `publish` sends it."""
+        """Set a model's description, or remove it if ``model`` is None; `publish` sends it."""
         if self.models.get(name) == model:
             return
         if model is None:
@@ -69,7 +68,7 @@ class Announcer:
         self._unsent.add(name)
 
     async def publish(self, node: NodeState, listed: SentModel) -> None:
-        """Send what the node lacks. What is refused is sent again as a whole.
+        """Send the changes that the node lacks; after a refusal, the next call sends all.
 
         Raises:
             TargetUnreachableError: The gateway does not answer.
@@ -83,7 +82,7 @@ class Announcer:
             self._sent = None
 
     async def _send_news(self, listed: SentModel) -> bool:
-        """Send what has changed; return whether the gateway took it: else it wants all."""
+        """Send the changes; return False if the gateway requests the whole catalogue."""
         try:
             await self._send_changes()
             if self._is_listed_anew(listed):
@@ -115,12 +114,12 @@ class Announcer:
     async def _send_all(self, node: NodeState, listed: SentModel) -> None:
         self._epoch += 1
         self._revision = 0
-        models, told, unsent = dict(self.models), dict(self._shown), set(self._unsent)
+        models, shown, unsent = dict(self.models), dict(self._shown), set(self._unsent)
         await self._target.publish(
             Catalogue(
                 writer=self._writer,
                 epoch=self._epoch,
-                models=[told[name] for name in sorted(told)],
+                models=[shown[name] for name in sorted(shown)],
                 listed_at=listed.listed_at,
                 source_error=_for_public(listed.source_error),
                 complete=listed.complete,
@@ -151,7 +150,7 @@ class Announcer:
                 self._unsent.discard(name)
 
     def offers(self, digest: str) -> bool:
-        """Whether the node may still believe that this artifact is here."""
+        """Whether the gateway's catalogue may still have an artifact."""
         if self._sent is None or not self._sent.complete:
             return True
         unsent = (self.models[name] for name in self._unsent & self.models.keys())

@@ -33,7 +33,7 @@ _ANSWER_TIMEOUT_S = 30.0
 _OBSERVE_GRACE_S = 10.0
 _MAX_CONNECTIONS = 16
 _IDLE_S = 2.0
-"""Less than the gateway keeps a connection that idles: one that it has just closed is not used."""
+"""Less than the gateway's own limit: a request never meets a connection that it is closing."""
 _FIRST_ERROR, _SERVER_ERROR = 400, 500
 
 _Answer = TypeVar("_Answer", bound=Body)
@@ -43,13 +43,12 @@ class GatewayClient:
     """A `ServingTarget` over a Unix socket. Event loop only; `close` releases it."""
 
     def __init__(self, socket: Path) -> None:
-        """Prepare a client for the gateway at ``socket``. Nothing is connected yet."""
         self._socket = socket
         self._opened: aiohttp.ClientSession | None = None
 
     @property
     def _session(self) -> aiohttp.ClientSession:
-        """The connections; made within the loop, as aiohttp wants it."""
+        """The connections; aiohttp requires that the running loop makes them."""
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 "http://gateway",
@@ -72,11 +71,11 @@ class GatewayClient:
         return await self._send("PUT", path, change)
 
     async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
-        """Say that the registry was listed again, and lists the same."""
+        """Confirm the catalogue after a listing without changes."""
         return await self._send("POST", "/catalogue/unchanged", unchanged)
 
     async def stage(self, request: StageRequest) -> Ack:
-        """Ask for a standby; its outcome is an event of `observe`."""
+        """Request a standby; its outcome is an event of `observe`."""
         return await self._send("POST", "/stage", request)
 
     async def activate(self, request: ActivateRequest) -> Ack:
@@ -84,18 +83,18 @@ class GatewayClient:
         return await self._send("POST", "/activate", request)
 
     async def retire(self, request: RetireRequest) -> Ack:
-        """Take an alias or a standby away."""
+        """Retire an alias or a standby."""
         return await self._send("POST", "/retire", request)
 
     async def allow(self, request: AllowRequest) -> Ack:
-        """Let an alias take a digest again that an automatic rollback refused it."""
+        """Allow an alias a digest that an automatic rollback refused."""
         return await self._send("POST", "/allow", request)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
         """Wait for news of the node.
 
         Raises:
-            TargetUnreachableError: Nobody answered.
+            TargetUnreachableError: The gateway does not answer.
             RolloutRejectedError: The gateway speaks a newer contract.
         """
         query = f"after={after}" if of is None else f"after={after}&of={quote(of, safe='')}"
@@ -155,9 +154,9 @@ class GatewayClient:
         except ValidationError as error:
             if is_nack and status < _SERVER_ERROR:
                 raise RolloutRejectedError(
-                    "invalid_request", f"the gateway answered {status}"
+                    "invalid_request", f"the gateway refused the request: status {status}"
                 ) from error
             raise TargetUnreachableError(
-                f"the gateway's answer ({status}) cannot be understood"
+                f"the gateway's answer ({status}) is malformed: run both from the same release"
             ) from error
         raise RolloutRejectedError(nack.code, nack.message)

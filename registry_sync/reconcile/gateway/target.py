@@ -1,4 +1,4 @@
-"""What the control plane needs from a data plane."""
+"""The port through which the control plane drives a data plane."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from registry_sync.errors import SyncError
 
 
 class TargetUnreachableError(SyncError):
-    """The gateway did not answer: it is down, starting, or stuck. Asked again later."""
+    """The gateway did not answer: it is down, starting, or stuck. A later call may succeed."""
 
 
 class ServingTarget(Protocol):
-    """One node's data plane, as `gateway.control_contract` describes it.
+    """One node's data plane, as `gateway.contract` describes it.
 
-    Event loop only. Every wait has a limit. Every method raises `TargetUnreachableError` when
-    nobody answers, and `RolloutRejectedError` when the answer is no.
+    Event loop only. Every wait has a limit. Every method raises `TargetUnreachableError` if the
+    gateway does not answer, and `RolloutRejectedError` if it refuses.
     """
 
     async def publish(self, catalogue: Catalogue) -> Ack:
@@ -38,27 +38,27 @@ class ServingTarget(Protocol):
         ...
 
     async def keep(self, unchanged: UnchangedCatalogue) -> Ack:
-        """Say that the registry was listed again, and that the snapshot of this epoch holds."""
+        """Confirm the snapshot of this epoch after a listing without changes."""
         ...
 
     async def stage(self, request: StageRequest) -> Ack:
-        """Ask for a standby. Returns at once; the outcome is an event of `observe`."""
+        """Request a standby. Returns at once; the outcome is an event of `observe`."""
         ...
 
     async def activate(self, request: ActivateRequest) -> Ack:
-        """Point an alias at a version. Asking again for what is so already is acknowledged."""
+        """Point an alias at a version. Idempotent."""
         ...
 
     async def retire(self, request: RetireRequest) -> Ack:
-        """Take an alias or a standby away. What is not there is fine."""
+        """Retire an alias or a standby. Idempotent."""
         ...
 
     async def allow(self, request: AllowRequest) -> Ack:
-        """Let an alias take a digest again that an automatic rollback refused it."""
+        """Allow an alias a digest that an automatic rollback refused."""
         ...
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
-        """Wait, at most 25 s, until the node's state has another number than ``after``.
+        """Return the node's state once its number is not ``after``, or after 25 s at most.
 
         With ``of``, the boot id of the state with that number, the answer may be the difference.
         """

@@ -1,7 +1,6 @@
-"""Hints: somebody says that the registry may have changed, and it is looked at soon.
+"""Lists the registry soon after a hint that it may have changed.
 
-However many come, one look runs at a time, and those that come meanwhile make one more after it.
-Event loop only.
+One look runs at a time; all hints that arrive meanwhile cause one more. Event loop only.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ _LONGEST_PAUSE_S = 5.0
 _log = structlog.get_logger("registry_sync.reconcile.registry.hints")
 
 Look = Callable[[frozenset[str] | None, str], Awaitable[None]]
-"""Looks at these models, or with None at everything; the second says who asked."""
+"""Lists these models, or all if None; the second argument is the initiator."""
 
 
 class Hints:
-    """What was hinted at and not looked at yet. Bounded: many models count as everything."""
+    """The models with a hint that are not listed yet; too many of them count as all.
+
+    ``look`` may fail: the next poll lists the registry anyway.
+    """
 
     def __init__(self, look: Look) -> None:
-        """Store. ``look`` may fail: the next poll looks anyway."""
         self._look = look
         self._models: set[str] = set()
         self._everything = False
@@ -36,11 +37,11 @@ class Hints:
 
     @property
     def pending(self) -> bool:
-        """Whether something was hinted at, and the look at it is not over."""
+        """Whether the look after a hint is still to begin or to end."""
         return self._under_way or self._everything or bool(self._models)
 
     def add(self, model: str | None, asked_by: str) -> None:
-        """Look at a model soon, or with None at everything. Returns at once."""
+        """Have a model listed soon, or all if ``model`` is None. Returns at once."""
         if self._closed:
             return
         if model is None or len(self._models) >= _MAX_MODELS:
@@ -53,7 +54,7 @@ class Hints:
             self._looking = asyncio.get_running_loop().create_task(self._look_while_hinted())
 
     async def _look_while_hinted(self) -> None:
-        """Look until nothing is hinted at.
+        """Look until no hint is left.
 
         A pause as long as the look leaves the registry half of its time, however many hints come.
         """
@@ -69,16 +70,16 @@ class Hints:
             except asyncio.CancelledError:
                 if is_being_cancelled():
                     raise
-                _log.error("hint.cancelled")  # by something else: the next one is looked at
-            except Exception:  # noqa: BLE001 - a fault of one look must not end the next
+                _log.error("hint.cancelled")  # not by `close`: the next hint is followed
+            except Exception:  # noqa: BLE001 - the next look may succeed
                 _log.exception("hint.failed")
             finally:
                 self._under_way = False
             await asyncio.sleep(min(loop.time() - began_at, _LONGEST_PAUSE_S))
-        self._looking = None  # here, not when the task is done: a hint could come in between
+        self._looking = None  # not when the task is done: a hint in between would be lost
 
     async def close(self) -> None:
-        """Take no more hints, and end the look that runs."""
+        """Ignore further hints, and cancel the look under way."""
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()

@@ -1,4 +1,4 @@
-"""What the registry listed: which listing counts, and since when it wishes what."""
+"""The listing in force, and since when each alias has its target."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ from registry_sync.system import Threads
 
 _NOTHING = Aspired(models={}, listed_at=0.0)
 THOROUGH_POLL_EVERY = 10
-"""So many polls ask for all versions once, whether their models show a change or not: a tag on a
-version shows nowhere else."""
+"""One in so many polls lists the versions of unchanged models too: a new tag of a version does not
+change its model."""
 _SILENT_AT_FIRST_S = 5.0
 _SILENT_S = 60.0
-_LISTINGS_THAT_COUNT_ANEW = 2
-"""The first tells what is there, the second what is gone: either may mean something for any model,
-whether it has changed or not."""
+_LISTINGS_FOR_ALL_MODELS = 2
+"""The first shows the registry's content, the second its removals: both may affect any model."""
 _FEW_WRITTEN_APART = 100
 _log = structlog.get_logger("registry_sync.reconcile.registry.registry_view")
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The version of a registry's alias, since when (epoch seconds), and who asked first."""
+    """The version of a registry's alias, since when (epoch seconds), and the first initiator."""
 
     version: int
     creation: str | None
@@ -53,14 +52,17 @@ class _Target:
 class Listings:
     """The registry as it was listed last. Event loop only.
 
+    ``clock`` returns epoch seconds. ``on_news`` is called with the models whose listing changed, or
+    None if any may have changed.
+
     Attributes:
-        applied: The listing that counts.
-        count: How many listings have counted since the start.
-        complete: Whether what counts was everything once: listed, or remembered from before.
-        listed_at: When the registry answered last, in epoch seconds; None: never.
-        error: Why the registry, or its newest listing, is not followed now; None: it is.
-        pointed_anew: Rejected (model, version) that an alias was moved to since; whoever acts on it
-            takes it out.
+        applied: The listing in force.
+        count: Listings that were applied since the start.
+        complete: Whether a full listing has been applied, fetched or remembered.
+        listed_at: Epoch seconds of the registry's newest answer, or None before the first.
+        error: Why the registry, or its newest listing, is not followed, or None if it is.
+        pointed_anew: Rejected (model, version) that an alias was moved to since. The caller that
+            ends the rejection removes it.
     """
 
     def __init__(
@@ -74,11 +76,6 @@ class Listings:
         clock: Callable[[], float],
         on_news: Callable[[AbstractSet[str] | None], None] = lambda _: None,
     ) -> None:
-        """Store.
-
-        ``clock`` gives epoch seconds; ``on_news`` is called with the models that are listed
-        otherwise than before, or with None: any may be.
-        """
         self._source = source
         self._threads = threads
         self._store = store
@@ -92,27 +89,27 @@ class Listings:
         self.error: str | None = None
         self.pointed_anew: set[tuple[str, int]] = set()
         self.complete = False
-        # What the ledger has, and how much of it was written model by model.
+        # The listing in the ledger, and how many models were written to it one by one.
         self._remembered: dict[str, AspiredModel] | None = None
         self._written_apart = 0
         self._recalled = False
         self._targets: dict[AliasRef, _Target] = {}
         self._polling = asyncio.Lock()
-        self._lacked: frozenset[Version] = frozenset()  # what the newest listing lacked
+        self._lacked: frozenset[Version] = frozenset()  # versions missing in the newest listing
         self._unwritten: tuple[AcceptedDigestChange, ...] = ()
-        # What the registry said, as it said it: `applied` keeps what it has stopped saying.
-        self._said: Aspired | None = None
+        # The raw listing; `applied` keeps models and versions that it lacks for the first time.
+        self._raw_listing: Aspired | None = None
         self._polls_since_thorough = 0
         self._took_s = 0.0
 
     @property
     def aspired(self) -> Aspired:
-        """What counts."""
+        """The models of the listing in force."""
         return self.applied.aspired
 
     @property
     def own(self) -> Aspired | None:
-        """What counts, if it is all there is: worth writing into a ledger that was lost."""
+        """The listing in force, to fill a lost ledger, or None if incomplete or empty."""
         return self.aspired if self.complete and self.aspired.models else None
 
     def target(self, model: str, alias: str) -> tuple[int, float]:
@@ -121,15 +118,15 @@ class Listings:
         return (found.version, found.since) if found is not None else (0, 0.0)
 
     def initiators(self, model: str) -> dict[AliasRef, str]:
-        """Return who asked first for the target of each alias of a model."""
+        """Return the first initiator of the target of each alias of a model."""
         listed = self.aspired.models.get(model)
         keys = [AliasRef(model, alias) for alias in (listed.aliases if listed else ())]
         return {key: self._targets[key].asked_by for key in keys if key in self._targets}
 
     async def recall(self) -> None:
-        """Begin with what the ledger knows, so that the registry may be down.
+        """Apply the ledger's listing, once, so that the registry may be down.
 
-        What single looks have found since is newer. Nothing is asked for once it is known.
+        Models that single looks have listed since are newer, and stay.
         """
         if self._recalled or self.count:
             return
@@ -155,28 +152,28 @@ class Listings:
         self._on_news(None)
 
     async def poll(self, asked_by: str, *, thorough: bool = False) -> bool:
-        """List the registry, one at a time; return whether it answered.
+        """List the registry, one call at a time; return whether it answered.
 
-        Ordinary polls ask for versions of unchanged models only now and then.
+        Unless ``thorough``, most calls skip the versions of unchanged models.
         """
         async with self._polling:
             due = self._polls_since_thorough + 1 >= THOROUGH_POLL_EVERY
-            before = None if due or thorough else self._said
+            before = None if due or thorough else self._raw_listing
             began_at = self._clock()
-            waiting = self._say_when_silent(began_at)
+            timer = self._start_silence_timer(began_at)
             try:
                 listed = await self._threads.registry(self._source.aspired, before)
             except SourceError as error:
                 self._failed(error)
                 return False
             finally:
-                waiting.cancel()
+                timer.cancel()
             self._took_s = self._clock() - began_at
             self._polls_since_thorough = 0 if before is None else self._polls_since_thorough + 1
             lacking = self._lacked
-            if listed.models:  # an empty listing says nothing
+            if listed.models:  # an empty listing proves nothing
                 lacking = lacking_versions(listed, self._journal.view)
-                # Before it counts: a decision could be made on the listing and not on this.
+                # Before it applies: no plan may use the listing without these records.
                 news = learned(
                     listed,
                     self._journal.view,
@@ -185,13 +182,13 @@ class Listings:
                     at=self._clock(),
                 )
                 await self._note(news, None)
-            self._said, self._lacked = listed, lacking
+            self._raw_listing, self._lacked = listed, lacking
             self.take(listed, asked_by)
             await self._remember()
             return True
 
     async def _note(self, news: Sequence[AcceptedDigestChange], of: str | None) -> None:
-        """Write what was learned, of one model or of more."""
+        """Record changes of accepted digests, of one model or, with None, of several."""
         changes = (*self._unwritten, *news)
         if not changes:
             return
@@ -200,14 +197,14 @@ class Listings:
         if self._unwritten:
             of = None
         written = await self._journal.decide(of, change, self._ledger.note_accepted, changes)
-        # What was shown once is true whether the ledger takes it or not; the next poll tries again.
+        # They hold even if the ledger refuses them; the next poll writes them again.
         self._unwritten = () if written else changes
         self._journal.assume(None if written else change)
 
     async def look(self, name: str, asked_by: str) -> bool:
-        """Ask for one model, because of a hint; return whether the registry answered.
+        """List one model, after a hint; return whether the registry answered.
 
-        That a model is not there, or nothing of it, is left to the polls to find.
+        Only polls apply that a model is gone or empty.
         """
         async with self._polling:
             try:
@@ -222,15 +219,15 @@ class Listings:
                 await self._remember()
             return True
 
-    def _say_when_silent(self, began_at: float) -> asyncio.TimerHandle:
-        """Say that the registry does not answer, once it has had its time; cancel it if it does.
+    def _start_silence_timer(self, began_at: float) -> asyncio.TimerHandle:
+        """Return a timer that reports a late answer, for the caller to cancel.
 
         ``began_at`` is in epoch seconds. A registry that answers byte by byte never fails.
         """
-        patience_s = max(_SILENT_S, 3 * self._took_s) if self.count else _SILENT_AT_FIRST_S
-        return asyncio.get_running_loop().call_later(patience_s, self._is_silent, began_at)
+        timeout_s = max(_SILENT_S, 3 * self._took_s) if self.count else _SILENT_AT_FIRST_S
+        return asyncio.get_running_loop().call_later(timeout_s, self._report_silence, began_at)
 
-    def _is_silent(self, began_at: float) -> None:
+    def _report_silence(self, began_at: float) -> None:
         asked_at = datetime.fromtimestamp(began_at, UTC).isoformat(" ", "seconds")
         reason = f"{self._source.name} has not answered: it was asked for its list at {asked_at}"
         if self.error is None:
@@ -243,9 +240,10 @@ class Listings:
         self.error = error.reason
 
     def _take_model(self, found: AspiredModel, asked_by: str) -> None:
-        """Let one model of the listing be as it is now; the listing is no newer by it."""
-        if self._said is not None:
-            self._said = replace(self._said, models={**self._said.models, found.name: found})
+        """Apply the listing of one model; the time of the whole listing stays."""
+        if self._raw_listing is not None:
+            models = {**self._raw_listing.models, found.name: found}
+            self._raw_listing = replace(self._raw_listing, models=models)
         self._lacked = frozenset(
             (model, version)
             for model, version in self._lacked
@@ -261,28 +259,28 @@ class Listings:
         models = {**before.aspired.models, name: applied.aspired.models[name]}
         everything = replace(before.aspired, models=models)
         others = before.missing - missing
-        self._let_count(AppliedListing(everything, applied.missing | others), asked_by, {name})
+        self._apply(AppliedListing(everything, applied.missing | others), asked_by, {name})
 
     def take(self, listed: Aspired, asked_by: str) -> None:
-        """Let a new listing count, as far as it may."""
+        """Apply a new listing, as far as the rules allow."""
         applied = apply_listing(self.applied, listed)
-        self._let_count(applied, asked_by, {*self.aspired.models, *applied.aspired.models})
+        self._apply(applied, asked_by, {*self.aspired.models, *applied.aspired.models})
         self.error = self.applied.ignored
         self.listed_at = listed.listed_at
         if self.applied.ignored is None:
             self.count += 1
             self.complete = True
-            if self.count <= _LISTINGS_THAT_COUNT_ANEW:
+            if self.count <= _LISTINGS_FOR_ALL_MODELS:
                 self._on_news(None)
         else:
             _log.warning("listing.ignored", reason=self.applied.ignored)
 
-    def _let_count(self, applied: AppliedListing, asked_by: str, names: AbstractSet[str]) -> None:
-        """Let a listing count that may differ in these models from the one before."""
+    def _apply(self, applied: AppliedListing, asked_by: str, names: AbstractSet[str]) -> None:
+        """Apply a listing that may differ from the previous one in these models."""
         before, after = self.aspired.models, applied.aspired.models
         changed = {name for name in names if after.get(name) != before.get(name)}
         if changed:
-            # What has not changed is the same object again: it is found so at a glance.
+            # Unchanged models stay the same objects, which makes comparisons cheap.
             same = {name: before[name] for name in after if name in before and name not in changed}
             models: Mapping[str, AspiredModel] = {**after, **same}
         else:
@@ -298,7 +296,7 @@ class Listings:
         self._on_news(news)
 
     def _note_targets(self, name: str, before: AspiredModel | None, asked_by: str) -> None:
-        """Note since when each alias has its target; an unchanged one keeps time and initiator."""
+        """Record since when each alias has its target; an unchanged one keeps its entry."""
         model, now = self.aspired.models.get(name), self._clock()
         for alias in before.aliases if before else ():
             if model is None or alias not in model.aliases:
@@ -310,7 +308,7 @@ class Listings:
                 self._targets[AliasRef(name, alias)] = _Target(version, creation, now, asked_by)
 
     def _date_records(self, changes: Sequence[AcceptedDigestChange]) -> None:
-        """Write what is learned of an older release's bytes beside them: a ledger may be lost."""
+        """Store creations learned for an older release's artifacts: a ledger may be lost."""
         for before, after in ((one.before, one.after) for one in changes):
             if before is None or before.creation is not None or after.creation is None:
                 continue
@@ -322,13 +320,13 @@ class Listings:
                 _log.warning("creation.record_failed", digest=before.digest, reason=str(error))
 
     async def _remember(self) -> None:
-        """Have the ledger know what counts: what has changed of it, or all of it at once.
+        """Write the listing in force to the ledger: changed models only, or all of it.
 
-        Model by model it takes what these models have, and the next start puts it together: so it
-        is written as a whole once that is as much.
+        The next start combines the listing with the models written since, so the whole listing is
+        written again once these are as many.
         """
         if not self.count:
-            return  # what single looks have found is no listing, and would replace one
+            return  # models of single looks are no listing, and would replace one
         models, known = self.aspired.models, self._remembered
         if known is None:
             await self._remember_all()
@@ -360,8 +358,8 @@ class Listings:
 def _moved_to(before: AspiredModel | None, now: AspiredModel | None) -> set[tuple[str, int]]:
     """Return the versions of a model that aliases were moved to.
 
-    A model listed for the first time tells of no move, and neither does an alias that could not be
-    followed for a while: it may have been there all the time.
+    A model listed for the first time has no moves, and neither has an alias that could not be
+    followed for a while: it may not have moved.
     """
     if before is None or now is None:
         return set()

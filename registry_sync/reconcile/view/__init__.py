@@ -1,4 +1,4 @@
-"""What one pass sees: what has changed, what is decided on, and what is told of it."""
+"""Inputs of plans, descriptions for the gateway, and the node as operators see it."""
 
 from registry_sync.reconcile.view.description import Descriptions as Descriptions
 from registry_sync.reconcile.view.node_view import NodeView as NodeView

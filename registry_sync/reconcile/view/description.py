@@ -1,4 +1,4 @@
-"""What the gateway is told of the registry: each model as it is here, and what is in its way."""
+"""Describes models to the gateway: their versions on this node, and why some do not serve."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from registry_sync.reconcile.view.pauses import with_pauses
 from registry_sync.reconcile.view.snapshots import Snapshots
 from registry_sync.system import ModelFaults
 
-_BRINGING = frozenset({"fetch", "environment"})
-_BRINGING_UP = frozenset({"stage", "activate"})
+_FETCH_STEPS = frozenset({"fetch", "environment"})
+_LOAD_STEPS = frozenset({"stage", "activate"})
 _DELAYS = frozenset({Cause.FAILING, Cause.AWAITS_WINDOW})
 _log = structlog.get_logger("registry_sync.reconcile.view.description")
 
 
 @dataclass
 class Descriptions:
-    """Describes models and has the gateway told what is news to it. Event loop only."""
+    """Describes models, and publishes changed descriptions. Event loop only."""
 
     context: Context
     environment_step: EnvironmentStep
@@ -48,7 +48,7 @@ class Descriptions:
     _signature_changes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def publish(self, models: AbstractSet[str]) -> None:
-        """Describe some models as they are now, and tell the gateway what is news to it."""
+        """Describe some models as they are now, and send the gateway the changes."""
         node = self.context.observation.heard
         if node is None:
             return
@@ -80,14 +80,14 @@ class Descriptions:
         return model
 
     def _known(self, model: str) -> KnownState:
-        """Return what is known of one model's versions on this node."""
+        """Return the state of one model's versions on this node."""
         backoff = self.steps.backoff
         failures = {
             int(subject[2]): failure
             for subject, failure in backoff.failures(model).items()
-            if subject[0] in _BRINGING and backoff.waits(subject, goal=failure.goal)
+            if subject[0] in _FETCH_STEPS and backoff.waits(subject, goal=failure.goal)
         }
-        bringing = (one for one in self.steps.doing() if isinstance(one, Fetch | BuildEnvironment))
+        fetching = (one for one in self.steps.doing() if isinstance(one, Fetch | BuildEnvironment))
         artifacts = self.context.artifacts
         digests = {pin.digest for pin in self.context.journal.view_of(model).accepted.values()}
         snapshot = self.snapshots.of(model)
@@ -98,7 +98,7 @@ class Descriptions:
                 for digest in digests
                 if digest in artifacts
             },
-            fetching={one.version for one in bringing if one.model == model},
+            fetching={one.version for one in fetching if one.model == model},
             failures=failures,
             environments=self.environment_step.built,
             signature_changes=changes,
@@ -107,8 +107,8 @@ class Descriptions:
         )
 
     def _delayed(self, model: str, snapshot: Snapshot) -> dict[str, str]:
-        """Return why aliases do not mean their version yet, although its bytes are here."""
-        fails = any(one[0] in _BRINGING_UP for one in self.steps.backoff.failures(model))
+        """Return why aliases do not mean their target yet, although its bytes are stored."""
+        fails = any(one[0] in _LOAD_STEPS for one in self.steps.backoff.failures(model))
         listed = snapshot.aspired.models.get(model)
         if listed is None or not (fails or snapshot.promotions_act_at):
             return {}
@@ -121,7 +121,7 @@ class Descriptions:
     def _compare_signatures(
         self, model: str, snapshot: Snapshot
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """Say what aliases change for their callers, and what is refused; log what is new of it."""
+        """Return the signature changes of aliases, and those refused; log new ones."""
         changes, refusals = dict[str, str](), dict[str, str]()
         for active in snapshot.node.active:
             hold = snapshot.ledger.holds.get(active.alias_ref)
@@ -130,18 +130,18 @@ class Descriptions:
                 refusals[active.alias] = refused
             if change := signature_change(snapshot, active, target):
                 changes[active.alias] = change
-        told = changes | refusals
+        reasons = changes | refusals
         before = self._signature_changes.pop(model, {})
-        for alias, reason in told.items():
+        for alias, reason in reasons.items():
             if before.get(alias) != reason:
                 _log.warning("signature.changed", model=model, alias=alias, reason=reason)
-        if told:
-            self._signature_changes[model] = told
+        if reasons:
+            self._signature_changes[model] = reasons
         return changes, refusals
 
 
 def _remember_locations(model: CatalogueModel, listed: AspiredModel) -> None:
-    """Let no caller read where the bytes are of a version that has a reason to tell."""
-    for told in model.versions:
-        if told.reason is not None and told.version in listed.versions:
-            remember_location(listed.versions[told.version].location)
+    """Withhold the locations of versions with a reason, which callers can read."""
+    for one in model.versions:
+        if one.reason is not None and one.version in listed.versions:
+            remember_location(listed.versions[one.version].location)

@@ -15,19 +15,19 @@ from registry_sync.system import DamagedFiles
 
 
 class NodeView:
-    """Reads what is listed, served, remembered and under way. Event loop only.
+    """Reads the listing, the gateway's state, the ledger and the steps. Event loop only.
 
     Attributes:
         now: Returns the time, in epoch seconds.
-        snapshot: Returns the input of the next decision about a model.
+        snapshot: Returns the input of a model's next plan.
         active_of: Returns the active entry of each alias of a model.
         served: Returns the models with an active alias.
         ledger_of: Returns the records in force of one model.
-        backlog: Returns what the ledger has not recorded yet, and where it is kept, or None.
-        moving: Returns the models of which an alias is being moved now.
+        backlog: Returns how much the ledger has not recorded, and where it waits, or None.
+        moving: Returns the models with an alias that is being moved.
         failures: Returns the last failure of every step that waits for its next try.
         store_use: Returns how full the artifact store is.
-        damaged_copies: Returns what is wrong with each damaged artifact, by digest.
+        damaged_copies: Returns the damage of each damaged artifact, by digest.
         damaged_files: Returns the files of this node that were found damaged, or not written.
         not_yet_written: Returns the files of this node that are still to be written.
     """
@@ -148,7 +148,7 @@ class NodeView:
         return [one for one in {*self._steps.busy, *self._due.requested()} if one[1] == model]
 
     def unfinished(self, model: str) -> list[str]:
-        """Return what may soon change what is known of a model; as `ExplainAnswer.doing`."""
+        """Return the work that may soon change a model's state; as `ExplainAnswer.doing`."""
         found = {
             "list": self._hints.pending,
             "decide": self._context.changes.is_undecided(model),

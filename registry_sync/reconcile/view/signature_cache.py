@@ -1,4 +1,4 @@
-"""The signatures of what is in the artifact store, compared once for each pair."""
+"""Signature changes between stored artifacts, compared once for each pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Signatures:
         self._known = LRUCache[tuple[str, str], SignatureChange | None](_REMEMBERED)
 
     def between(self, before: str, after: str) -> SignatureChange | None:
-        """Return what is different after, or None if it is the same, unknown or ignored."""
+        """Return the signature change, or None if equal, unknown or ignored."""
         if self._ignores or before == after:
             return None
         if (before, after) not in self._known:

@@ -1,4 +1,4 @@
-"""What a decision is made of, as it is at this moment: of one model, at the cost of that model."""
+"""The input of one model's plan, at a cost that depends on that model alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Snapshots:
     backoff: Backoff
 
     def of(self, model: str) -> Snapshot:
-        """Return the input of the decision about one model."""
+        """Return the input of one model's plan, as it is now."""
         everything, view = self.context.listings.aspired, self.context.journal.view_of(model)
         listed = everything.models.get(model)
         node = self.context.observation.state_of(model) or _NEVER_OBSERVED
