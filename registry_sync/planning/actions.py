@@ -209,7 +209,7 @@ class Failure:
         failed_at: Epoch seconds.
         retry_at: Epoch seconds of the next try.
         goal: The goal of the try; its failure says nothing about another goal.
-        settling: Whether time alone mends it, within seconds.
+        short_lived: Whether it ends by itself within seconds.
     """
 
     count: int
@@ -217,4 +217,4 @@ class Failure:
     failed_at: float
     retry_at: float
     goal: Hashable = None
-    settling: bool = False
+    short_lived: bool = False

@@ -224,7 +224,7 @@ def _state(
     if failure := known.failures.get(listed.version):
         reason = f"{failure.reason}; {damage}" if damage else failure.reason
         # Callers wait for what settles as for what is on its way.
-        state = VersionState.FETCHING if failure.settling else VersionState.FAILED
+        state = VersionState.FETCHING if failure.short_lived else VersionState.FAILED
         return state, reason, failure.retry_at
     if damage:
         return VersionState.FAILED, f"{damage}; it is fetched again when the registry answers", None

@@ -214,7 +214,7 @@ class FakeRegistry:
     ) -> FetchedArtifact:
         self._answer()
         if not (judged or self.stable):
-            raise IncompleteArtifactError("nobody knows whether the upload is done")
+            raise IncompleteArtifactError("the upload may be unfinished")
         if self.fetch_error is not None:
             raise self.fetch_error
         size = sum(map(len, self.files[uri].values()))

@@ -1,4 +1,4 @@
-"""When to try again what failed: exponential, jittered, for ever. No clock of its own."""
+"""When to try failed steps again: exponential, jittered, without an end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _MOST_DOUBLINGS = 30
 def delay_s(
     count: int, *, jitter: float, first_s: float = FIRST_S, longest_s: float = _LONGEST_S
 ) -> float:
-    """Return the delay after so many failures in a row; ``jitter`` is a number from 0 to 1."""
+    """Return the delay after ``count`` failures in a row; ``jitter`` is from 0 to 1."""
     grown_s = first_s * _GROWTH ** min(count - 1, _MOST_DOUBLINGS)
     return min(longest_s, grown_s) * (0.5 + jitter / 2)
 
 
 class Backoff:
-    """Remembers what failed. Event loop only. Bounded by `keep_only`."""
+    """Remembers failures. Event loop only. Bounded by `keep_only`.
+
+    ``clock`` returns epoch seconds, ``jitter`` another number from 0 to 1 each time.
+    """
 
     def __init__(self, *, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
-        """``clock`` gives epoch seconds, and ``jitter`` a number from 0 to 1, another each time."""
         self._clock = clock
         self._jitter = jitter
         self._failures: dict[str | int, dict[Subject, Failure]] = {}  # by model, and subject
@@ -37,11 +39,11 @@ class Backoff:
         first_s: float = FIRST_S,
         longest_s: float | None = None,
         goal: Hashable = None,
-        settling: bool = False,
+        short_lived: bool = False,
     ) -> Failure:
-        """Record a failure and return when to try again, after ``longest_s`` at most.
+        """Record and return a failure, with its next try after ``longest_s`` at most.
 
-        The first delay is ``first_s``, but for the jitter.
+        The first delay is ``first_s``, less the jitter.
         """
         before = self.get(subject)
         count = before.count + 1 if before and before.goal == goal else 1
@@ -49,12 +51,12 @@ class Backoff:
         retry_at = now + delay_s(
             count, jitter=self._jitter(), first_s=first_s, longest_s=longest_s or _LONGEST_S
         )
-        failure = Failure(count, reason, now, retry_at, goal, settling)
+        failure = Failure(count, reason, now, retry_at, goal, short_lived)
         self._failures.setdefault(subject[1], {})[subject] = failure
         return failure
 
     def succeeded(self, subject: Subject) -> None:
-        """Forget what failed before."""
+        """Forget the last failure."""
         found = self._failures.get(subject[1], {})
         found.pop(subject, None)
         if not found:
@@ -73,20 +75,20 @@ class Backoff:
     def waits_until(
         self, subject: Subject, *, longest_s: float | None = None, goal: Hashable = None
     ) -> float | None:
-        """Return when the wait of `waits` is over, or None if nothing waits."""
+        """Return when the next try may begin, or None if it may begin now."""
         failure = self.get(subject)
         if failure is None or failure.goal != goal:
             return None
         retry_at = failure.retry_at
         if longest_s is not None:
             retry_at = min(retry_at, failure.failed_at + longest_s)
-        # A failure of the future was recorded before the clock was set back: nobody waits for it.
+        # A failure in the future was recorded before the clock was set back, and does not count.
         return retry_at if failure.failed_at <= self._clock() < retry_at else None
 
     def keep_only(self, subjects: Iterable[Subject], models: Iterable[str] | None = None) -> None:
-        """Forget every subject but these, once its wait is long over: nobody asks any more.
+        """Forget all other subjects whose wait is long over.
 
-        ``models``: of these only; None: of all.
+        ``models`` limits this to their subjects, unless it is None.
         """
         kept, long_ago = set(subjects), self._clock() - _LONGEST_S
         for model in tuple(self._failures) if models is None else models:
@@ -95,11 +97,11 @@ class Backoff:
                     self.succeeded(subject)
 
     def models(self) -> frozenset[str | int]:
-        """Return the models of which something failed."""
+        """Return the models with a failure."""
         return frozenset(self._failures)
 
     def failures(self, model: str | int | None = None) -> dict[Subject, Failure]:
-        """Return every last failure by subject, of one model or of all."""
+        """Return the last failures by subject, of one model or of all."""
         if model is not None:
             return dict(self._failures.get(model, {}))
         return {one: f for found in self._failures.values() for one, f in found.items()}

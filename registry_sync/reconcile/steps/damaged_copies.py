@@ -1,4 +1,4 @@
-"""This node's copies that were altered or lost after they were verified: dropped, to come anew."""
+"""Drops copies that were altered or lost on this node, so that they are fetched again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from registry_sync.reconcile.steps.backoff import delay_s
 
 _LONGEST_PAUSE_S = 3600.0
 _MOST_REMEMBERED = 16_384
-"""Drops, three of each of 5,000 models: beyond it the one of longest ago has no pause any more."""
+"""Drops, three of each of 5,000 models; a copy whose drop is forgotten has no pause."""
 _log = structlog.get_logger("registry_sync.reconcile.steps.damaged_copies")
 
 
 @dataclass(frozen=True, slots=True)
 class _Drop:
-    """The last of so many drops of a copy, at epoch seconds, and the pause before the next."""
+    """How often a copy was dropped, when last (epoch seconds), and the pause after it."""
 
     count: int
     at: float
@@ -32,27 +32,27 @@ class _Drop:
 
 @dataclass
 class Copies:
-    """Drops copies that no worker can be started on. Event loop only.
+    """Drops damaged copies, on which no worker can start. Event loop only.
 
-    That says nothing of the publisher's bytes: they are fetched again, and judged as ever. A copy
-    that is damaged again and again is dropped less and less often. The pause begins when the copy
-    came, not when the one before it went: a fetch may take longer than any pause.
+    The publisher's bytes may be right: they are fetched again, and verified as always. If copies of
+    a version are damaged again and again, the pauses between drops grow. A pause begins when the
+    new copy is stored, not when the old one is dropped: a fetch may take longer than any pause.
     """
 
     context: Context
     _drops: LRUCache[str, _Drop] = field(default_factory=lambda: LRUCache(_MOST_REMEMBERED))
 
     async def drop(self, digest: str) -> bool:
-        """Drop a copy; one that is not there is fine. False: it came too lately for that.
+        """Drop a copy, if it is stored; return False if its pause is not over.
 
         Raises:
-            StoreError: The disk refused; the copy counts as here still.
+            StoreError: The disk refused; the copy still counts as stored.
         """
         if self._pauses(digest):
             return False
         stored = self.context.artifacts.pop(digest, None)
         if stored is None:
-            return True  # two have told of it: the next one may be here already
+            return True  # an earlier report of the damage dropped it
         before, context = self._drops.get(digest), self.context
         count = before.count + 1 if before else 1
         pause_s = delay_s(count, jitter=context.jitter(), longest_s=_LONGEST_PAUSE_S)
@@ -66,29 +66,29 @@ class Copies:
         return True
 
     def _pauses(self, digest: str) -> bool:
-        """Whether it is too early to drop a copy that came in place of damaged ones, or stayed."""
+        """Whether it is too early to drop a copy that replaced a damaged one."""
         stored, dropped = self.context.artifacts.get(digest), self._drops.get(digest)
         if stored is None or dropped is None:
             return False
-        since = max(stored.stored_at, dropped.at)  # the disk may have refused to drop it
-        # What was in the future was before the clock was set back: nobody waits for it.
+        since = max(stored.stored_at, dropped.at)  # the disk may have refused to drop the old copy
+        # A time in the future dates from before the clock was set back, and does not count.
         return since <= self.context.clock() < since + dropped.pause_s
 
     async def heal(
         self, damaged: Sequence[DamagedCopy], aspired: Aspired, ledger: LedgerView
     ) -> None:
-        """Drop what a worker has found damaged since it came here, if it can be fetched again."""
+        """Drop copies that workers found damaged, if they can be fetched again."""
         for one in damaged:
             stored = self.context.artifacts.get(one.digest)
             if stored is None or one.at <= stored.stored_at:
                 continue
-            if not _comes_again(one, aspired, ledger):
+            if not _can_be_fetched(one, aspired, ledger):
                 continue
             try:
                 if not await self.drop(one.digest):
                     continue
             except StoreError as error:
-                _log.warning("copy.kept", digest=one.digest, reason=error.reason)
+                _log.warning("damaged_copy.kept", digest=one.digest, reason=error.reason)
                 continue
             _log.warning(
                 "copy.dropped",
@@ -99,9 +99,9 @@ class Copies:
             )
 
     async def heal_store(self, node: NodeState, aspired: Aspired, ledger: LedgerView) -> None:
-        """Drop what the store itself has found damaged, but what serves and cannot come again.
+        """Drop copies that the store found damaged, unless they serve and cannot be replaced.
 
-        It is here no more, so that it is fetched again where it is needed.
+        A dropped copy counts as absent, so it is fetched again if it is needed.
         """
         damaged = self.context.store.damaged()
         if not damaged:
@@ -119,35 +119,35 @@ class Copies:
             try:
                 whole = await self.context.threads.ledger(self.context.store.drop_damaged, digest)
             except StoreError as error:
-                _log.warning("copy.kept", digest=digest, reason=error.reason)
+                _log.warning("damaged_copy.kept", digest=digest, reason=error.reason)
                 continue
-            if whole is not None:  # it could not be read for a moment, or has come again
+            if whole is not None:  # unreadable for a moment only, or fetched again
                 self.context.artifacts.setdefault(digest, whole)
                 continue
             _log.warning("copy.dropped", digest=digest, reason=reason)
             self.context.changes.wake()
 
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
-        """Compare a copy with its manifest before something is built from it, and drop a wrong one.
+        """Compare a copy with its manifest, and drop it if it is damaged.
 
-        What ``check`` raises ends the comparison.
+        ``check`` may raise to end the comparison.
 
         Returns:
-            Why it cannot be built from now, as a sentence, or None if it is whole.
+            The damage and what follows, as a sentence, or None if the copy is whole.
 
         Raises:
-            StoreError: It cannot be compared, or not be dropped.
+            StoreError: The copy cannot be compared, or cannot be dropped.
         """
         damage = await self.context.threads.building(self.context.store.compare, digest, check)
         if damage is None:
             return None
         reason = f"this node's copy is damaged: {damage}"
-        again = "it is fetched again" if await self.drop(digest) else "it waits its turn"
+        again = "it is fetched again" if await self.drop(digest) else "it is fetched again later"
         return f"{reason}; {again}"
 
 
-def _comes_again(one: DamagedCopy, aspired: Aspired, ledger: LedgerView) -> bool:
-    """Whether the registry lists a version that ought to have these bytes."""
+def _can_be_fetched(one: DamagedCopy, aspired: Aspired, ledger: LedgerView) -> bool:
+    """Whether the registry lists a version that must have these bytes."""
     listed = find(aspired, one.model, one.version)
     if listed is None or is_quarantined(listed, ledger):
         return False

@@ -1,4 +1,4 @@
-"""What a version runs under: the verdict on our libraries, and environments of its own."""
+"""Judges the shared environment for versions, and builds own environments."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _log = structlog.get_logger("registry_sync.reconcile.steps.environment")
 
 @dataclass
 class EnvironmentStep:
-    """Judges what is shared, and builds what is a version's own. Event loop only.
+    """Judges the shared environment, and builds own ones. Event loop only.
 
     Attributes:
-        built: The own environments that are built, by the digest of the artifact.
+        built: The own environments of this node, by the digest of the artifact.
     """
 
     context: Context
@@ -40,13 +40,13 @@ class EnvironmentStep:
     _described: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=dict)
 
     async def look(self, artifacts: Iterable[StoredArtifact]) -> None:
-        """Learn which own environments are there: at the start, and after each sweep."""
+        """Read which own environments are built, at the start and after each sweep."""
         self.built = await self.context.threads.fetching(self.environments.built, list(artifacts))
 
     async def sweep(self, artifacts: Iterable[StoredArtifact], *, older_than_s: float) -> None:
-        """Remove environments that no artifact means, and notice those that have gone."""
+        """Remove environments that no artifact needs, and update `built`."""
         present = list(artifacts)
-        # Not where environments are built: builds may take all of those threads for long.
+        # Not in the threads of builds, which may occupy all of them for long.
         for digest in await self.context.threads.fetching(
             self.environments.sweep, present, older_than_s=older_than_s
         ):
@@ -58,13 +58,13 @@ class EnvironmentStep:
     # --- the shared environment -------------------------------------------------------------------
 
     def verdict(self, artifact: StoredArtifact) -> DependencyVerdict:
-        """Judge what an artifact requires by what is installed here."""
+        """Return the verdict on an artifact's requirements in the shared environment."""
         return judge(
             artifact.description.get("requirements") or (), self.context.policy.on_mismatch
         )
 
     def described(self, artifact: StoredArtifact) -> Mapping[str, Any]:
-        """Return the description of an artifact with the verdict of now; made once."""
+        """Return the description of an artifact with its verdict; cached."""
         known = self._described.get(artifact.digest)
         if known is None or known[0] is not artifact.description:
             verdict = self.verdict(artifact).as_body()
@@ -73,7 +73,7 @@ class EnvironmentStep:
         return known[1]
 
     def refused(self, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
-        """Return the digests of what may not be loaded beside our libraries, and why not."""
+        """Return the digests that the shared environment must not load, with reasons."""
         if self.context.policy.on_mismatch is not MismatchPolicy.REFUSE:
             return {}
         verdicts = {one.digest: self.verdict(one) for one in artifacts}
@@ -86,9 +86,9 @@ class EnvironmentStep:
     async def build(
         self, action: BuildEnvironment, artifact: StoredArtifact | None, watch: Stopwatch
     ) -> StepFailure | None:
-        """Build a version's own environment, or learn that it cannot be built."""
+        """Build a version's own environment, or record that it cannot be built."""
         if artifact is None:
-            return StepFailure("its bytes are no longer here")
+            return StepFailure("the artifact is no longer on this node")
         _log.info("environment.started", model=action.model, version=action.version)
         try:
             with watch.phase("environment"):

@@ -1,4 +1,4 @@
-"""Which collaborator does which action."""
+"""Hands each action to the collaborator that does it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from registry_sync.reconcile.steps.promotion import Promotion
 
 @dataclass
 class Executor:
-    """Does one action. Event loop only."""
+    """Does actions. Event loop only."""
 
     context: Context
     fetch_step: FetchStep
@@ -37,7 +37,7 @@ class Executor:
     copies: Copies
 
     async def __call__(self, action: Action, watch: Stopwatch) -> StepFailure | None:
-        """Do an action; return why it went no further, or None if it is done."""
+        """Do an action; return why it stopped, or None if it completed."""
         match action:
             case Fetch():
                 return await self.fetch_step.fetch(action, watch)
@@ -52,14 +52,14 @@ class Executor:
             case RetireStandby():
                 return await self.promotion.retire_standby(action)
             case EndHold():
-                return await self._follow_again(action)
+                return await self._end_hold(action)
             case AllowDigest():
                 return await self.promotion.allow(action)
             case _:
                 assert_never(action)
 
     async def _build(self, action: BuildEnvironment, watch: Stopwatch) -> StepFailure | None:
-        """Build a version's own environment, from bytes that are what they were."""
+        """Build a version's own environment, unless the copy on this node is damaged."""
         artifact = self.context.artifacts.get(action.digest)
         if artifact is not None:
             damage = await self.copies.lost(action.digest, self.context.threads.check_stopping)
@@ -67,21 +67,19 @@ class Executor:
                 return StepFailure(damage)
         return await self.environment_step.build(action, artifact, watch)
 
-    async def _follow_again(self, action: EndHold) -> StepFailure | None:
-        """End a hold, unless another decision has replaced it since, or it is due no more."""
+    async def _end_hold(self, action: EndHold) -> StepFailure | None:
+        """End a hold, unless it was replaced or must stay."""
         if not is_due(self.promotion.look(action.model), action):
-            return StepFailure(
-                "the alias is no longer held so, or no longer to follow the registry"
-            )
+            return StepFailure("superseded: the hold was replaced, or must stay")
         change = HoldChange("end_hold", str(Initiator.POLL), self.context.clock(), action.hold)
         await self.context.journal.carry_out(change)
         return None
 
     def may_overtake(self, doing: Action, action: Action) -> bool:
-        """Whether it is a comparison whose outcome nobody wants now that other bytes are due.
+        """Whether ``doing`` may be cancelled, since ``action`` needs other bytes.
 
-        It may fetch a whole artifact, and a rollback must not wait for that. An activation that has
-        asked the gateway ends by itself, and soon. A fetch of a creation that is gone is over, too.
+        A comparison may fetch a whole artifact, and a rollback must not wait for it. An activation
+        that has called the gateway ends soon by itself. A fetch of a lost creation is useless.
         """
         if isinstance(doing, Fetch) and isinstance(action, Fetch):
             return action.creation not in (None, doing.creation)

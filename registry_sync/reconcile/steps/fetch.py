@@ -1,4 +1,4 @@
-"""Fetch and verify as the spine does them, recorded; and the last look before bytes serve."""
+"""Fetches and verifies versions, and compares them again before they serve."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ from registry_sync.system import StoppedError
 _CONFIRMATION_LASTS_S = 120.0
 _QUARANTINE_LOOK_S = 300.0
 _QUARANTINE_FETCH_S = 900.0
-_LOOK_EVERY_S = 0.25
-_TELL_EVERY_S = 10.0
+_CHECK_EVERY_S = 0.25
+_LOG_EVERY_S = 10.0
 _MOST_REMEMBERED = 16_384
-"""Comparisons, and looks at quarantined versions; one that is forgotten is made again."""
+"""Comparisons; a forgotten one is made again."""
 _log = structlog.get_logger("registry_sync.reconcile.steps.fetch")
 
 
@@ -73,11 +73,11 @@ class _Confirmed:
 
 @dataclass
 class FetchStep:
-    """Brings versions to this node, and compares them with the registry again. Event loop only.
+    """Ingests versions, and compares them with the registry again. Event loop only.
 
     Attributes:
         make_room: `DiskRoom.make`, for a fetch that finds the budget full.
-        fetches: Those under way, the oldest first.
+        fetches: Progress of the fetches under way, oldest first.
     """
 
     context: Context
@@ -92,9 +92,9 @@ class FetchStep:
     # --- fetch, verify ----------------------------------------------------------------------------
 
     async def fetch(self, action: Fetch, watch: Stopwatch) -> StepFailure | None:
-        """Bring a version's bytes here, or learn that they are wrong."""
+        """Ingest a version, or quarantine it if its bytes are wrong."""
         listed = find(self.context.listings.aspired, action.model, action.version)
-        if listed is None:  # what only a hold still means
+        if listed is None:  # only a hold means it
             listed = await self.context.threads.registry(
                 self.context.source.version, action.model, action.version
             )
@@ -102,12 +102,12 @@ class FetchStep:
         view, of_creation = self.context.journal.view_of(action.model), action.creation
         if meant and (reason := why_other_bytes(listed, meant, view, of_creation=of_creation)):
             return StepFailure(reason, refused=True)
-        stopped = await self._bring(listed, watch, action.asked_by, accepts=action.accepts)
+        stopped = await self._ingest(listed, watch, action.asked_by, accepts=action.accepts)
         if stopped is None and meant and meant not in self.context.artifacts:
             return StepFailure(other_bytes(action.version), refused=True)
         return stopped
 
-    async def _bring(
+    async def _ingest(
         self,
         listed: AspiredVersion,
         watch: Stopwatch,
@@ -122,16 +122,16 @@ class FetchStep:
         pinned, of_creation = accepted(listed, view), creation_of(listed, view)
         if pinned is None and not listed.stamped and not self.context.journal.answered:
             return StepFailure(
-                "the ledger has not answered since the start: nobody can tell whether these are "
-                "the bytes that were seen first"
+                "the ledger has not answered since the start, so the accepted digest of version "
+                f"{listed.version} is unknown; make the ledger answer, or stamp the version"
             )
         started_at = self.context.clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
-        if accepts is not None:  # nothing is forgotten before these very bytes are here
+        if accepts is not None:  # the old record stays until these bytes are stored
             known = (listed.model, listed.version, accepts, accepts, listed.stamped)
             pinned = AcceptedDigest(*known, listing=None, creation=of_creation)
         order = Order(listed, of_creation, pinned)
-        found = await self._fetched(order, watch, again=again)
+        found = await self._ingest_in_thread(order, watch, again=again)
         if is_made_anew(listed, view):
             await self._note_made_anew(listed, started_at, asked_by)
         if isinstance(found, RefusedArtifact):
@@ -140,7 +140,7 @@ class FetchStep:
         return await self._accept((listed.model, listed.version), found, started_at, asked_by)
 
     async def _note_made_anew(self, listed: AspiredVersion, at: float, asked_by: str) -> None:
-        """Tell history that the accepted digest was another creation's, and counts no more."""
+        """Record in the history that the accepted digest was another creation's."""
         reason = f"version {listed.version} was deleted in the registry, and made anew"
         _log.warning("version.made_anew", model=listed.model, version=listed.version)
         await self.context.journal.note(
@@ -158,46 +158,46 @@ class FetchStep:
             ),
         )
 
-    async def _fetched(
+    async def _ingest_in_thread(
         self, order: Order, watch: Stopwatch, *, again: bool
     ) -> IngestedArtifact | RefusedArtifact:
-        """Fetch in a thread, which stops at the next bytes when nobody waits any more."""
-        left = threading.Event()
+        """Ingest in a thread, which stops at the next chunk after a cancellation."""
+        cancelled = threading.Event()
         listed, clock = order.version, self.context.clock
-        told_at = clock()
+        logged_at = clock()
         progress = FetchState(
             model=listed.model,
             version=listed.version,
             comparing=again,
-            started_at=told_at,
+            started_at=logged_at,
             arrived_bytes=0,
             total_bytes=None,
         )
 
         def check() -> None:
-            """Abort the calling fetch if nobody waits for it any more. Any thread."""
+            """End the calling fetch if it was cancelled or the process stops. Any thread."""
             self.context.threads.check_stopping()
-            if left.is_set():
+            if cancelled.is_set():
                 raise StoppedError
 
         def note(arrived: int, total: int | None) -> None:
-            """Note how far the fetch is, with every chunk, and log it now and then."""
-            nonlocal told_at
+            """Record the progress after each chunk, and log it every few seconds."""
+            nonlocal logged_at
             check()
             progress.arrived_bytes, progress.total_bytes = arrived, total
-            if clock() - told_at >= _TELL_EVERY_S:
-                told_at = clock()
+            if clock() - logged_at >= _LOG_EVERY_S:
+                logged_at = clock()
                 _log.info(
                     "fetch.progress",
                     model=listed.model,
                     version=listed.version,
                     arrived_bytes=arrived,
                     total_bytes=total,
-                    elapsed_s=round(told_at - progress.started_at, 1),
+                    elapsed_s=round(logged_at - progress.started_at, 1),
                 )
 
         pool = self.context.threads.comparing if again else self.context.threads.fetching
-        # What is compared goes again, and is no part of the store: only the disk's floor bounds it.
+        # A comparison's copy is temporary: the disk floor bounds it, not the budget.
         room = None if again else partial(self._wait_for_room, asyncio.get_running_loop(), check)
         self.fetches.append(progress)
         try:
@@ -205,7 +205,7 @@ class FetchStep:
                 self.intake.bring, order, watch=watch, on_progress=note, make_room=room
             )
         except asyncio.CancelledError:
-            left.set()
+            cancelled.set()
             raise
         finally:
             self.fetches = [one for one in self.fetches if one is not progress]
@@ -217,16 +217,16 @@ class FetchStep:
         folder: Path,
         total_bytes: int,
     ) -> None:
-        """Have room made, from a fetch's thread, for as long as somebody waits for the fetch.
+        """Make room, from a fetch's thread, unless the fetch is cancelled.
 
         Raises:
-            NoDiskRoomError: There is none.
-            StoppedError: Nobody waits any more.
+            NoDiskRoomError: The room cannot be made.
+            StoppedError: The fetch was cancelled, or the process stops.
         """
         made = asyncio.run_coroutine_threadsafe(self.make_room(folder, total_bytes), loop)
         try:
             while not made.done():
-                wait([made], timeout=_LOOK_EVERY_S)
+                wait([made], timeout=_CHECK_EVERY_S)
                 check()
         finally:
             made.cancel()
@@ -241,11 +241,11 @@ class FetchStep:
         known = self.context.journal.view_of(key[0]).accepted.get(key)
         pinned = await self.context.journal.write(key[0], self.context.ledger.accept, found.pin)
         if not pinned and (known is None or known.digest != digest):
-            # Without its pin the version does not count as here, and would be fetched at once.
+            # Without its record the version counts as absent, and would be fetched at once.
             return StepFailure(
-                self.context.journal.trouble or "the ledger did not take the version's digest"
+                self.context.journal.trouble or "the ledger did not record the accepted digest"
             )
-        # Last: a quarantine of other bytes says nothing.
+        # Last: only now are the right bytes recorded.
         if key in self.context.journal.view_of(key[0]).quarantines:
             work = self.context.ledger.end_quarantine
             await self.context.journal.write(key[0], work, *key, str(asked_by))
@@ -254,8 +254,8 @@ class FetchStep:
         return None
 
     async def _quarantine(self, order: Order, found: RefusedArtifact, asked_by: str) -> None:
-        listed = order.version
-        _log.error("quarantine", model=listed.model, version=listed.version, reason=found.reason)
+        listed, reason = order.version, found.reason
+        _log.error("version.quarantined", model=listed.model, version=listed.version, reason=reason)
         self._looked_at.pop((listed.model, listed.version), None)
         await self.context.journal.write(
             listed.model,
@@ -266,20 +266,19 @@ class FetchStep:
                 expected_digest=expected_digest(listed, self.context.journal.view_of(listed.model)),
                 listing=found.listing,
                 found_digest=found.found,
-                reason=found.reason,
+                reason=reason,
                 at=self.context.clock(),
                 asked_by=asked_by,
                 creation=order.creation,
             ),
         )
 
-    # --- what is quarantined ----------------------------------------------------------------------
+    # --- quarantines ------------------------------------------------------------------------------
 
     async def look_at_quarantined(self) -> list[Fetch]:
-        """Release a quarantine whose bytes have changed at the registry: they are fetched again.
+        """End quarantines whose bytes have changed in the registry, so that these are fetched.
 
-        Returns:
-            What to fetch to find out, where the storage does not tell of changes.
+        Returns the fetches that detect a change where the storage's listing does not.
         """
         now, to_fetch, view = self.context.clock(), list[Fetch](), self.context.journal.view
         for key in self._looked_at.keys() - view.quarantines.keys():
@@ -310,11 +309,11 @@ class FetchStep:
     # --- compare once more ------------------------------------------------------------------------
 
     async def confirm(self, action: Stage | Activate, watch: Stopwatch) -> StepFailure | None:
-        """Make sure that the registry still has the bytes that are about to serve.
+        """Compare the bytes that are about to serve with the registry's.
 
         Returns:
-            None: it has; or that cannot be found out, and an operator or a recovery goes on with
-            what was verified before.
+            Why they must not serve, or None if they are the same. If they cannot be compared,
+            operators, the gateway and recoveries go on with the bytes that were verified before.
 
         Raises:
             SourceError: The registry or its storage did not answer.
@@ -325,21 +324,21 @@ class FetchStep:
         view = self.context.journal.view_of(action.model)
         listed = find(self.context.listings.aspired, *key)
         local = action.asked_by in (Initiator.OPERATOR, Initiator.GATEWAY, Initiator.RECOVERY)
-        if listed is None:  # there is nothing to compare with
+        if listed is None:  # no bytes to compare with
             return None if local else StepFailure("the registry no longer lists this version")
         if reason := self._known_wrong(action, listed, local=local):
             if action.asked_by == Initiator.RECOVERY and not listed.stamp_problem:
-                return None  # the plan recovers no bytes that a quarantine is about
+                return None  # the plan never recovers quarantined bytes
             return StepFailure(reason, refused=True)
         pin = accepted(listed, view)
         cheap = pin is not None and pin.listing is not None
         if not cheap and self._is_confirmed(action):
-            return None  # to fetch the whole artifact again for each alias would help nobody
+            return None  # one fetch of the whole artifact is enough for all aliases
         try:
             stopped = await self._compare(listed, pin, watch, action.asked_by)
         except (SourceError, ArtifactError, StoreError) as error:
-            # None of them says that the bytes are wrong: that is no error, but a refusal. But what
-            # cannot be compared because it is incomplete may be wrong, and is not recovered.
+            # These errors do not mean wrong bytes, which are refused without an error. But an
+            # incomplete upload may hide wrong bytes, so a recovery does not go on.
             unknown = isinstance(error, IncompleteArtifactError)
             if local and not (unknown and action.asked_by == Initiator.RECOVERY):
                 _log.warning(
@@ -355,20 +354,20 @@ class FetchStep:
     def _known_wrong(
         self, action: Stage | Activate, listed: AspiredVersion, *, local: bool
     ) -> str | None:
-        """Say why the registry's bytes are not those, as far as is known; None: nobody says so."""
+        """Return why the registry is known to have other bytes, or None if it is not."""
         view = self.context.journal.view_of(listed.model)
         if found := quarantine_of(listed, view):
             return found.reason
         if listed.stamp_problem and action.asked_by not in (Initiator.OPERATOR, Initiator.GATEWAY):
             return listed.stamp_problem
-        # What the registry asks for is staged anew with the bytes that it has now.
+        # A move by the registry is staged anew, with the bytes that the registry has now.
         return why_other_bytes(listed, action.digest, view) if local else None
 
     def _found_other(self, action: Stage | Activate) -> StepFailure | None:
-        """Say what becomes of bytes that the registry was found not to have any more."""
+        """Return why bytes that the registry no longer has must not serve, or None."""
         match action.asked_by:
             case Initiator.RECOVERY:
-                return None  # others were stamped since: they are promoted over what served
+                return None  # the registry's new bytes are promoted later
             case Initiator.OPERATOR | Initiator.GATEWAY:
                 return StepFailure(other_bytes(action.version), refused=True)
             case _:
@@ -377,7 +376,7 @@ class FetchStep:
     async def _compare(
         self, listed: AspiredVersion, pin: AcceptedDigest | None, watch: Stopwatch, asked_by: str
     ) -> StepFailure | None:
-        """Compare the listings; where that does not tell, fetch and hash again."""
+        """Compare the remote listings; if that is not enough, fetch and verify again."""
         key = (listed.model, listed.version)
         started_at = self.context.clock()
         if pin is not None and pin.listing is not None:
@@ -385,17 +384,17 @@ class FetchStep:
             if listing == pin.listing:
                 self._confirmed[key] = _Confirmed(pin.digest, started_at, self.context.clock())
                 return None
-        return await self._bring(listed, watch, asked_by, again=True)
+        return await self._ingest(listed, watch, asked_by, again=True)
 
     def _is_confirmed(self, action: Stage | Activate) -> bool:
-        """Whether the bytes were verified after the alias was moved there, and lately.
+        """Whether the bytes were compared recently, after the alias was moved to them.
 
-        A long comparison counts for longer, so that a standby does not wait for ever.
+        A long comparison counts for longer, or else a standby could wait for ever.
         """
         found = self._confirmed.get((action.model, action.version))
         version, since = self.context.listings.target(action.model, action.alias)
         if found is None or (found.digest, version) != (action.digest, action.version):
             return False
         lasts_s = max(_CONFIRMATION_LASTS_S, 2 * (found.ended_at - found.began_at))
-        # What ended in the future was compared before the clock was set back: nobody knows when.
+        # An end in the future dates from before the clock was set back: its age is unknown.
         return since <= found.began_at and 0 <= self.context.clock() - found.ended_at < lasts_s

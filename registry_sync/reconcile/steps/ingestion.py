@@ -1,7 +1,7 @@
-"""One version's bytes: locate → fetch → verify → describe → store. Blocking.
+"""Ingests one version: locate → fetch → verify → describe → store. Blocking.
 
-Nothing in them is read before they are compared with what they must be, where that is known. Wrong
-ones are read only as far as to see whether they are all there.
+Files are read only after they were verified against the expected digest, if there is one. Wrong
+bytes are read only to see whether files are missing.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress, Reserve, Source
 
 MakeRoom = Callable[[Path, int], None]
-"""Books room in the store for so many bytes in all at a path of its `incoming`, by having others
+"""Books room for a folder of the store's `incoming` and its total bytes, by having other artifacts
 removed. Raises `NoDiskRoomError`."""
 
 
 class Fetches(Protocol):
-    """What is needed of a fetcher; see `registry_sync.sources.storage.fetcher.Fetcher`."""
+    """A fetcher; see `registry_sync.sources.storage.fetcher.Fetcher`."""
 
     def remote_listing(self, uri: str, *, on_progress: OnProgress | None = None) -> str | None:
-        """Return a value that changes when what is stored at ``uri`` changes, or None."""
+        """Return a value that changes with the files at ``uri``, or None if unknown."""
         ...
 
     def fetch(
@@ -63,12 +63,12 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which bytes are to be brought.
+    """An order to ingest a version.
 
     Attributes:
-        version: Of which version, as it was listed.
-        creation: Of which creation of it.
-        accepted: What was accepted for this creation before; None: the ledger knows of nothing.
+        version: The version, as it was listed.
+        creation: The creation of the version.
+        accepted: The accepted digest of this creation, or None if the ledger has none.
     """
 
     version: AspiredVersion
@@ -78,7 +78,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class IngestedArtifact:
-    """The bytes are here, and are what they must be."""
+    """Bytes that were verified and stored."""
 
     artifact: StoredArtifact
     pin: AcceptedDigest
@@ -86,11 +86,11 @@ class IngestedArtifact:
 
 @dataclass(frozen=True, slots=True)
 class RefusedArtifact:
-    """The bytes are wrong: the same ones would be refused again.
+    """Wrong bytes: the same ones would be refused again.
 
     Attributes:
-        found: What they are; None: not even readable as an artifact.
-        listing: The remote listing of these bytes, where it is known.
+        found: Their digest, or None if they are not readable as an artifact.
+        listing: The remote listing of these bytes, or None if unknown.
         reason: A sentence for users.
     """
 
@@ -100,7 +100,10 @@ class RefusedArtifact:
 
 
 class Ingestion:
-    """Brings versions into the artifact store. Blocking; several threads may use it at once."""
+    """Ingests versions. Blocking; several threads may use it at once.
+
+    ``clock`` returns epoch seconds.
+    """
 
     def __init__(
         self,
@@ -111,7 +114,6 @@ class Ingestion:
         require_digest: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store. ``clock``: epoch seconds."""
         self._source = source
         self._fetcher = fetcher
         self._store = store
@@ -126,18 +128,18 @@ class Ingestion:
         on_progress: OnProgress | None = None,
         make_room: MakeRoom | None = None,
     ) -> IngestedArtifact | RefusedArtifact:
-        """Fetch a version, check it, and keep it.
+        """Fetch, verify, describe and store a version.
 
         Args:
-            order: Which one. Where nothing is known of it, the ledger may have been lost, so the
-                store's own pin counts.
-            watch: Told how long each phase took.
+            order: The version. Without an accepted digest, that of the store counts: the ledger may
+                have been lost.
+            watch: Records the seconds of each phase.
             on_progress: See `OnProgress`.
-            make_room: Called where the store's budget is full; None: the budget is not asked.
+            make_room: Called if the store's budget is full, or None to ignore the budget.
 
         Raises:
             SourceError: The registry or its storage did not answer.
-            ArtifactError: It is transient: incomplete, too slow, no room.
+            ArtifactError: A transient one: incomplete, too slow, no room.
             StoreError: The store cannot be read, or cannot take it.
         """
         version = order.version
@@ -159,15 +161,15 @@ class Ingestion:
         except ArtifactError as error:
             if error.transient:
                 raise
-            # Of these very bytes: those that are there by now may be others.
+            # The listing of these bytes: the registry may have others by now.
             listing = fetched.listing if fetched else error.listing
             return RefusedArtifact(None, listing, error.reason)
 
     def _reserve(self, make_room: MakeRoom, folder: Path, total_bytes: int) -> None:
-        """Book room for what comes: at once, where there is some.
+        """Book room for a fetch; have room made if the budget is full.
 
         Raises:
-            NoDiskRoomError: There is none, and none can be made.
+            NoDiskRoomError: The room cannot be made.
         """
         if self._store.book(folder, total_bytes) > 0:
             make_room(folder, total_bytes)
@@ -181,7 +183,7 @@ class Ingestion:
         return None if was_made_after(listed, pinned) else pinned
 
     def _check_creation(self, version: AspiredVersion) -> None:
-        """Make sure that the bytes are of the creation that was listed: places go by numbers.
+        """Check that the bytes are of the listed creation: a location depends on the number.
 
         Raises:
             SourceError: The registry did not answer.
@@ -193,7 +195,7 @@ class Ingestion:
         if now.creation != version.creation:
             raise ReplacedError(
                 f"version {version.version} was made anew in the registry while its bytes were "
-                "fetched: the next listing tells of it"
+                "fetched; it is fetched again after the next listing"
             )
 
     def _accept(
@@ -203,11 +205,10 @@ class Ingestion:
         fetched: FetchedArtifact,
         watch: Stopwatch,
     ) -> IngestedArtifact | RefusedArtifact:
-        """Verify, describe and store what was fetched.
+        """Verify, describe and store a fetched artifact.
 
         Raises:
-            IncompleteArtifactError: It has not the digest that it must have, and files are missing,
-                or may still change.
+            IncompleteArtifactError: The digest is wrong, and files are missing or may still change.
             ArtifactError, StoreError: See `bring`.
         """
         version = order.version
@@ -221,11 +222,11 @@ class Ingestion:
                 known=self._known_manifest(pinned),
             )
         if not verdict.accepted:
-            with suppress(BrokenModelError):  # they are wrong, whatever else they are
+            with suppress(BrokenModelError):  # the digest is wrong in any case
                 check_complete(fetched.folder)
             if not (fetched.stable or self._source.is_whole(version)):
                 raise IncompleteArtifactError(
-                    f"{verdict.reason}; nobody knows yet whether the upload is done"
+                    f"{verdict.reason}; the upload may be unfinished: it is fetched again"
                 )
             return RefusedArtifact(verdict.found, fetched.listing, verdict.reason)
         with watch.phase("store"):
@@ -247,10 +248,10 @@ class Ingestion:
         try:
             return self._store.manifest(pinned.digest)
         except StoreError:
-            return None  # it only makes the sentence better
+            return None  # the manifest only improves the message
 
     def listing_of(self, version: AspiredVersion) -> str | None:
-        """Return the remote listing now, or None if it tells nothing: fetching says what is wrong.
+        """Return the present remote listing, or None if unknown; a fetch reports why.
 
         Raises:
             SourceError: The registry or its storage did not answer.

@@ -13,23 +13,23 @@ class StepFailure:
     """A step that did not complete.
 
     Attributes:
-        reason: A sentence.
-        refused: Whether it is not tried again by itself.
-        unfinished: Whether an upload is in progress, so that long pauses would only be late.
-        settling: Whether it passes by itself within seconds, so that callers go on waiting.
+        reason: A sentence for users.
+        refused: Whether a later try of the same would fail again.
+        unfinished: Whether an upload is in progress, so that pauses stay short.
+        short_lived: Whether it ends by itself within seconds, so that callers go on waiting.
         costly: Whether the try ended a serving replica, so that a long pause is due.
     """
 
     reason: str
     refused: bool = False
     unfinished: bool = False
-    settling: bool = False
+    short_lived: bool = False
     costly: bool = False
 
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Seconds by phase; filled as the phases end, so that a failure has its times too."""
+    """Seconds by phase, recorded when a phase ends, also if it fails."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Stage, activate and retire as the spine does them: one request to the gateway each, recorded."""
+"""Stages, activates and retires: one request to the gateway each, and its record."""
 
 from __future__ import annotations
 
@@ -44,40 +44,40 @@ from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 _HAS_DISPLACED: frozenset[StageFailure | None] = frozenset(
     set(get_args(StageFailure)) - PERMANENT_STAGE_FAILURES - {"no_room"}
 )
-"""Failures that pass, and that a load meets: what was to make room for it has gone by then."""
+"""Transient failures of a load; the replicas that made room for it have ended by then."""
 _log = structlog.get_logger("registry_sync.reconcile.steps.promotion")
 
 
 @dataclass
 class Promotion:
-    """Has the gateway serve what is here. Event loop only.
+    """Starts standbys and moves aliases on the gateway. Event loop only.
 
     Attributes:
-        look: Returns the input of the decision about a model, which is made once more just before
-            it is carried out: an operator may have decided otherwise since.
+        look: Returns the input of a model's plan. A step is planned again just before it calls the
+            gateway, as an operator may have decided otherwise since.
     """
 
     context: Context
     fetch_step: FetchStep
     copies: Copies
     look: Callable[[str], Snapshot]
-    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _moves: Counter[str] = field(default_factory=Counter)
     _comparing: set[Stage | Activate] = field(default_factory=set)
 
     # --- stage ------------------------------------------------------------------------------------
 
     async def stage(self, action: Stage, watch: Stopwatch) -> StepFailure | None:
-        """Have the gateway start and warm a standby; wait for its outcome.
+        """Have the gateway start and warm up a standby; wait for the outcome.
 
-        Where that may end what serves, the bytes are compared with the registry's before: what
-        cannot be activated in the end is not worth an outage.
+        If that may end serving replicas, the bytes are first compared with the registry's: a
+        version that cannot be activated must not cause an outage.
         """
         if action.displaces:
             if (stopped := await self._compare(action, watch)) is not None:
                 return stopped
             if not is_due(self.look(action.model), action):
-                return StepFailure("it is no longer what ought to be loaded")
+                return StepFailure("superseded: another version should be loaded now")
         stage_id, timeout_s = uuid.uuid4().hex, self.context.limits.stage_timeout_s
         expected = self.context.observation.expect(stage_id)
         try:
@@ -96,7 +96,7 @@ class Promotion:
                     )
                     outcome = await expected
         except TimeoutError:
-            return StepFailure(f"no outcome of the stage within {timeout_s:g} s")
+            return StepFailure(f"the stage failed: no outcome within {timeout_s:g} s")
         finally:
             expected.cancel()
         watch.seconds.update({f"stage.{k}": v for k, v in outcome.durations_s.items()})
@@ -118,7 +118,7 @@ class Promotion:
         if outcome.failure == "integrity":
             if await self.copies.drop(outcome.digest):
                 return StepFailure(f"{reason}; this node's copy is dropped and fetched again")
-            reason = f"{reason}; this node's copy came in place of a damaged one before"
+            reason = f"{reason}; this node's copy replaced a damaged one"
             return StepFailure(f"{reason}: it is fetched again later", costly=action.displaces)
         node = self.context.observation.heard
         await self.context.journal.write(
@@ -146,12 +146,12 @@ class Promotion:
         async with self._moving(action.model):
             node = self.context.observation.heard
             if node is None:
-                return StepFailure("the gateway has gone")
+                return StepFailure("the gateway has not answered yet")
             due = as_due(self.look(action.model), action)
             if due is None:
-                return StepFailure("it is no longer what ought to be active")
+                return StepFailure("superseded: the alias should point elsewhere now")
             if isinstance(due, Stage):
-                return None  # that comes first, and is no failure of this
+                return None  # no failure: the stage comes first
             before = self.context.observation.active_of(action.model).get(action.alias)
             try:
                 with watch.phase("activate"):
@@ -162,7 +162,7 @@ class Promotion:
                             version=action.version,
                             digest=action.digest,
                             if_active=_target(before),
-                            stage_id=due.stage_id,  # so that the standby of now ends with it
+                            stage_id=due.stage_id,  # so that the present standby ends too
                             asked_by=str(action.asked_by),
                         )
                     )
@@ -178,26 +178,26 @@ class Promotion:
 
     @contextlib.asynccontextmanager
     async def _moving(self, model: str) -> AsyncIterator[None]:
-        """Move one alias of a model at a time: aliases that go to one version share a standby.
+        """Hold a model's lock: its aliases move one by one, as they may share a standby.
 
-        Those of several models move together, and share one write of the gateway's table.
+        Aliases of several models move together, and share one write of the gateway's table.
         """
-        turn = self._turns.setdefault(model, asyncio.Lock())
+        lock = self._locks.setdefault(model, asyncio.Lock())
         self._moves[model] += 1
         try:
-            async with turn:
+            async with lock:
                 yield
         finally:
             self._moves[model] -= 1
             if not self._moves[model]:
-                del self._moves[model], self._turns[model]
+                del self._moves[model], self._locks[model]
 
     def moving(self) -> list[str]:
-        """Return the models of which an alias is being moved or taken away.
+        """Return the models with an alias that is being moved or retired.
 
-        What begins later is decided anew, just before the gateway is asked for it.
+        A later move is planned again just before it calls the gateway.
         """
-        return sorted(model for model, turn in self._turns.items() if turn.locked())
+        return sorted(model for model, lock in self._locks.items() if lock.locked())
 
     async def _compare(self, action: Stage | Activate, watch: Stopwatch) -> StepFailure | None:
         self._comparing.add(action)
@@ -238,17 +238,17 @@ class Promotion:
     # --- retire -----------------------------------------------------------------------------------
 
     async def retire(self, action: RetireAlias) -> StepFailure | None:
-        """Take an alias away, and remember that it is not lost.
+        """Retire an alias, first in the ledger, then on the gateway.
 
-        The ledger is told first: if the gateway keeps the alias after that, it is adopted again.
-        The other way round, a crash between the two would bring it back as if it had been lost.
+        If the gateway keeps the alias after that, it is adopted again. In the other order, a crash
+        in between would bring the alias back as if it had been lost.
         """
         async with self._moving(action.model):
             if not is_due(self.look(action.model), action):
-                return StepFailure("it is no longer to be taken away")
+                return StepFailure("superseded: the alias must stay")
             gone = frozenset({action.alias_ref})
             if not await self.context.journal.write(action.model, self.context.ledger.retire, gone):
-                return StepFailure(self.context.journal.trouble or "the ledger did not take it")
+                return StepFailure(self.context.journal.trouble or "the ledger did not record it")
             ack = await self.context.target.retire(
                 RetireRequest(model=action.model, alias=action.alias)
             )
@@ -257,7 +257,7 @@ class Promotion:
         return None
 
     async def retire_standby(self, action: RetireStandby) -> StepFailure | None:
-        """Have the gateway spare a standby no longer."""
+        """Have the gateway end a standby."""
         await self.context.target.retire(
             RetireRequest(model=action.model, stage_id=action.stage_id)
         )
@@ -268,7 +268,7 @@ class Promotion:
     # --- allow ------------------------------------------------------------------------------------
 
     async def allow(self, action: AllowDigest) -> StepFailure | None:
-        """Tell the gateway that an alias may take again what it went back from."""
+        """Allow an alias a digest that an automatic rollback refused."""
         await self.context.target.allow(
             AllowRequest(model=action.model, alias=action.alias, digest=action.digest)
         )

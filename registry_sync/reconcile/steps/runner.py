@@ -1,4 +1,4 @@
-"""The steps under way: one of a subject at a time, so many of a kind, and tried again."""
+"""Runs steps: one per subject, a few per kind, and again after a failure."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ _SLOTS = {
 }
 _URGENT_EXTRA_SLOTS = 2
 _URGENT = frozenset({Urgency.WANTED, Urgency.ACTIVATE, Urgency.PROMOTION, Urgency.RECOVERY})
-_NO_EFFECT = "it was done, and is due again as before: it had no effect"
+_NO_EFFECT = "the action succeeded but had no effect; it is tried again"
 _REPEAT_S = 1.0
-"""A completed action is not begun again for so long."""
+"""The pause before a completed action may begin again."""
 _PER_MODEL = {Fetch: 2, BuildEnvironment: 1}
 _log = structlog.get_logger("registry_sync.reconcile.steps.runner")
 
 
 @dataclass
 class Steps:
-    """Does actions as tasks. Event loop only; who owns it awaits `end`.
+    """Runs actions as tasks. Event loop only; the owner must await `end`.
 
     Attributes:
-        busy: The task of every step under way, by what it is about.
-        backoff: What failed, and when it is tried again.
+        busy: The tasks of the steps under way, by subject.
+        backoff: The failures, and when each step is tried again.
     """
 
     context: Context
@@ -71,7 +71,7 @@ class Steps:
     _doing: dict[Subject, Action] = field(default_factory=dict)
     _wakes: dict[str, float] = field(default_factory=dict)
     _looked_at: float = -math.inf
-    # What was completed, and when, for as long as it goes on being due all the same.
+    # Completed actions and their times, kept while the actions stay due.
     _completed: dict[Subject, tuple[Action, float]] = field(default_factory=dict)
 
     def doing(self) -> Iterable[Action]:
@@ -103,21 +103,21 @@ class Steps:
         return StartOutcome.BEGUN
 
     def _wake_at(self, model: str, at: float) -> None:
-        """Have a model planned again at a time, in epoch seconds."""
+        """Schedule a new plan of a model at a time, in epoch seconds."""
         self._wakes[model] = min(at, self._wakes.get(model, at))
 
     def woken(self) -> frozenset[str]:
-        """Return the models that waited for a time which has come since this was asked last."""
+        """Return the models whose time has come, and forget their times."""
         now, before = self.context.clock(), self._looked_at
         self._looked_at = now
-        # Where the clock was set back, nobody knows any more how long there is to wait.
+        # After the clock was set back, the remaining waits are unknown.
         woken = {model for model, at in self._wakes.items() if at <= now or now < before}
         for model in woken:
             del self._wakes[model]
         return frozenset(woken)
 
     def forget_idle(self, actions: Iterable[Action], models: AbstractSet[str]) -> None:
-        """Forget failures and repetitions of what is neither due nor under way, of these models."""
+        """Forget failures and completions of steps that are neither due nor under way."""
         doing = (action for action in self._doing.values() if action.model in models)
         alive = {*actions, *doing}
         self.backoff.keep_only((subject_of(action) for action in alive), models)
@@ -126,28 +126,28 @@ class Steps:
                 del self._completed[subject]
 
     def next_try_at(self) -> float | None:
-        """Return the earliest time, in epoch seconds, at which something is to be tried again."""
+        """Return the earliest time of a scheduled plan, in epoch seconds, or None."""
         return min(self._wakes.values(), default=None)
 
     def try_now(self, model: str) -> None:
-        """Let nothing of a model wait for its next try."""
+        """End the waits of all steps of a model."""
         for subject in self.backoff.failures(model):
             self.backoff.succeeded(subject)
 
     async def end(self) -> None:
-        """Cancel every step, and wait until none goes on."""
+        """Cancel all steps, and wait until they have ended."""
         tasks = list(self.busy.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _was_just_completed(self, subject: Subject, action: Action) -> bool:
-        """Whether news of its effect may still be on its way."""
+        """Whether an action's effect may not be observed yet."""
         before, at = self._completed.get(subject, (None, 0.0))
         return before == action and 0.0 <= self.context.clock() - at < _REPEAT_S
 
     def _note_completion(self, subject: Subject, action: Action) -> None:
-        """Let an action that was completed before, and stayed due, wait longer each time."""
+        """Record a completion; back off actions that succeed but stay due."""
         if self._completed.get(subject, (None, 0.0))[0] == action:
             self._failed(subject, action, StepFailure(_NO_EFFECT))
         else:
@@ -155,9 +155,9 @@ class Steps:
         self._completed[subject] = action, self.context.clock()
 
     def _waits_for_its_model(self, action: Action) -> bool:
-        """Whether as many versions of its model as may be fetched, or built for, are under way.
+        """Whether the limit of fetches, or of builds, of the action's model is reached.
 
-        Slow storage, or requirements that take long, hold up their own model.
+        Slow storage, or a slow build, must delay its own model only.
         """
         if not isinstance(action, Fetch | BuildEnvironment):
             return False
@@ -170,10 +170,11 @@ class Steps:
         return len(alike) < _SLOTS[type(action)] + extra
 
     def _overtake(self, subject: Subject, action: Action) -> None:
-        """End a step that stands in the way of what is due; the next pass starts that."""
+        """Cancel a step that blocks a due action; the next pass starts the action."""
         doing = self._doing[subject]
         if self.executor.may_overtake(doing, action):
-            _log.info(f"{verb_of(doing)}.overtaken", **_told(doing), by=_told(action)["version"])
+            by = getattr(action, "version", None)
+            _log.info(f"{verb_of(doing)}.overtaken", **_fields(doing), by=by)
             self.busy[subject].cancel()
 
     def _ended(self, subject: Subject, model: str) -> None:
@@ -182,7 +183,7 @@ class Steps:
         self.context.changes.note({model})
 
     async def _step(self, subject: Subject, action: Action) -> None:
-        """Do one step and record how it ended. A fault stays in its model."""
+        """Run one step and record its outcome. A fault stays in its model."""
         started_at = self.context.clock()
         watch = Stopwatch()
         try:
@@ -191,9 +192,9 @@ class Steps:
             stopped = StepFailure(
                 error.reason,
                 unfinished=isinstance(error, IncompleteArtifactError),
-                settling=isinstance(error, UnstableUploadError),
+                short_lived=isinstance(error, UnstableUploadError),
             )
-        except Exception as error:  # noqa: BLE001 - a fault of ours stays in its model too
+        except Exception as error:  # noqa: BLE001 - a fault must not affect other models
             _log.exception("step.failed", model=action.model, action=subject)
             stopped = StepFailure(f"internal error: {type(error).__name__}")
         if stopped is None:
@@ -212,27 +213,27 @@ class Steps:
             first_s=_COSTLY_RETRY_S if stopped.costly else FIRST_S,
             longest_s=_COSTLY_LONGEST_S if stopped.costly else longest_s,
             goal=goal_of(action),
-            settling=stopped.settling,
+            short_lived=stopped.short_lived,
         )
-        # Even if it is due no more by then: what is told of the model says that it failed.
+        # Even if the step is not due by then: the model's description must lose the failure.
         self._wake_at(action.model, failure.retry_at)
         how = "refused" if stopped.refused else "failed"
         _log.warning(
             f"{verb_of(action)}.{how}",
-            **_told(action),
+            **_fields(action),
             reason=stopped.reason,
             failures=failure.count,
         )
 
 
 def _longest_wait_s(action: Action) -> float | None:
-    """Return the longest wait before the next try: callers who wait for bytes shorten it."""
+    """Return the longest wait before the next try if callers wait for bytes, or None."""
     brings = isinstance(action, Fetch | BuildEnvironment)
     return _WANTED_RETRY_S if brings and action.urgency is Urgency.WANTED else None
 
 
-def _told(action: Action) -> dict[str, str | int | None]:
-    """Return what a log event says of an action."""
+def _fields(action: Action) -> dict[str, str | int | None]:
+    """Return the fields of a log event about an action."""
     return {
         "model": action.model,
         "alias": getattr(action, "alias", None),

@@ -72,7 +72,7 @@ def version_of(listed=None, *, here=False, quarantined=False, **known):
             "no connection",
         ),
         (
-            version_of(failures={1: Failure(1, "too young", 0.0, 5.0, settling=True)}),
+            version_of(failures={1: Failure(1, "too young", 0.0, 5.0, short_lived=True)}),
             "fetching",
             "too young",
         ),

@@ -101,7 +101,7 @@ def test_half_an_upload_is_neither_accepted_nor_wrong(registry, bring, stamped) 
         registry.stamp("m", 1, registry.digest("m", 1))
     registry.files["fake:/m/1"] = half
     registry.whole = registry.stable = False
-    with pytest.raises(IncompleteArtifactError, match="whether the upload is done"):
+    with pytest.raises(IncompleteArtifactError, match="the upload may be unfinished"):
         bring()
     registry.files["fake:/m/1"] = late
     registry.stable = not stamped  # a digest needs no time
