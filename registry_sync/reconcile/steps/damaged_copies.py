@@ -91,7 +91,7 @@ class Copies:
                 _log.warning("damaged_copy.kept", digest=one.digest, reason=error.reason)
                 continue
             _log.warning(
-                "copy.dropped",
+                "damaged_copy.dropped",
                 model=one.model,
                 version=one.version,
                 digest=one.digest,
@@ -124,7 +124,7 @@ class Copies:
             if whole is not None:  # unreadable for a moment only, or fetched again
                 self.context.artifacts.setdefault(digest, whole)
                 continue
-            _log.warning("copy.dropped", digest=digest, reason=reason)
+            _log.warning("damaged_copy.dropped", digest=digest, reason=reason)
             self.context.changes.wake()
 
     async def lost(self, digest: str, check: Callable[[], object]) -> str | None:
