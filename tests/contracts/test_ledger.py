@@ -619,3 +619,22 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
     assert not views.put("b", parts["b"])
     assert views.put("b", LedgerView())
     assert views.whole().holds.keys() == {("a", "champion"), ("c", "champion")}
+
+
+def test_a_creation_has_the_digest_that_was_accepted_for_it_last() -> None:
+    def of(model: str, digest: str, at: float | None) -> LedgerView:
+        pin = AcceptedDigest(model, 1, digest, None, False, None, creation="c", accepted_at=at)
+        return LedgerView(accepted={(model, 1): pin})
+
+    views = ViewsByModel()
+    assert views.accepted_for("c") is None
+    for model, digest, at in (("a", D1, 5.0), ("b", D2, 7.0), ("undated", D1, None)):
+        views.put(model, of(model, digest, at))
+    assert (found := views.accepted_for("c")) is not None
+    assert found.model == "b"
+    views.put("b", LedgerView())
+    assert (found := views.accepted_for("c")) is not None
+    assert found.model == "a"
+    for model in ("a", "undated"):
+        views.put(model, LedgerView())
+    assert views.accepted_for("c") is None

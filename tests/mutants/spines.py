@@ -50,7 +50,9 @@ SPINES = (
     Spine("gateway.worker.loading", 24, ("tests/contracts/test_integrity_corpus.py", _WORKER)),
     Spine("gateway.worker.rows", 12, ("tests/unit/gateway/worker", _WORKER)),
     Spine("registry_sync.artifacts", 22, ("tests/contracts/test_integrity_corpus.py", _RECONCILE)),
-    Spine("registry_sync.domain", 20, ("tests/unit/registry_sync/planning",)),
+    Spine(
+        "registry_sync.domain", 20, ("tests/unit/registry_sync", "tests/contracts/test_ledger.py")
+    ),
     Spine("registry_sync.ledger", 20, ("tests/contracts/test_ledger.py", _RECONCILE)),
     Spine("registry_sync.operations", 16),
     Spine("registry_sync.planning", 34, ("tests/contracts/test_registry_machine.py", _RECONCILE)),

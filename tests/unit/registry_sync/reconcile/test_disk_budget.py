@@ -99,6 +99,7 @@ async def test_what_is_resident_stays_and_the_fetch_says_why_until_there_is_room
         await becomes(lambda: not spine.steps.busy, "that is recorded")
         assert here(spine) == {1, ACTIVE}
         (work,) = (await client.get("/state")).json()["work"]
+        assert (work["step"], work["subject"]) == ("fetch", [M, "2"])
         assert work["retry_at"] is not None
         for said in ("needs 1000 bytes", "2000 of", "2500 are used", "1000 are active",
                      "1000 are resident", "REGISTRY_SYNC_DISK_BUDGET_BYTES"):  # fmt: skip

@@ -119,6 +119,16 @@ def test_find_accepted_returns_the_artifact_accepted_last(tmp_path):
     assert (found[0].digest, found[1]) == (first.digest, again)
 
 
+def test_find_accepted_prefers_the_creation_under_any_name(store):
+    of_it = replace(PIN, model="before", creation="c1", accepted_at=5.0)
+    named = add(store, pin=of_it)
+    later = add(store, {"MLmodel": b"flavors: {}"}, replace(PIN, accepted_at=6.0))
+    assert store.find_accepted("m", 1, mark="c1") == (named, of_it)
+    assert store.find_accepted("m", 1, mark="c2")[0].digest == later.digest
+    assert store.find_accepted("m", 1)[0].digest == later.digest
+    assert store.find_accepted("renamed", 9, mark="c1") == (named, of_it)
+
+
 def test_removing_leaves_nothing(store, tmp_path):
     artifact = add(store)
     store.remove(artifact.digest)
