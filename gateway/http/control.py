@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 
 from gateway.contract import (
@@ -68,8 +70,27 @@ async def allow(services: OurServices, body: AllowRequest) -> Ack:
 
 
 @router.get("/observe")
-async def observe(services: OurServices, after: int = 0, of: str | None = None) -> NodeState:
-    """Return the node's state after its next change. Refused while the gateway shuts down."""
+async def observe(
+    services: OurServices, request: Request, after: int = 0, of: str | None = None
+) -> NodeState:
+    """Return the node's state after its next change. Refused while the gateway shuts down.
+
+    The poll of a control plane that has ended must not count as listening for its whole time.
+    """
     if services.draining:
         raise RolloutRefusedError("draining", "the gateway is shutting down")
-    return await services.rollout.observe(after, of)
+    observing = asyncio.ensure_future(services.rollout.observe(after, of))
+    hung_up = asyncio.ensure_future(_until_hung_up(request))
+    try:
+        await asyncio.wait({observing, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        if observing.done():
+            return observing.result()
+        raise RolloutRefusedError("invalid_request", "the control plane has hung up")
+    finally:
+        hung_up.cancel()
+        observing.cancel()
+
+
+async def _until_hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
