@@ -55,7 +55,8 @@ class Wire(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        pass
+        if self.is_closing():
+            raise RuntimeError("the transport is closed")  # as uvloop's does
 
     def is_closing(self) -> bool:
         return self.ended.is_set()

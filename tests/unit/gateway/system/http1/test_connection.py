@@ -55,6 +55,8 @@ async def test_a_connection_goes_on_behind_a_small_refused_body_that_comes() -> 
 AHEAD_BYTES = 1024
 PIECE = NEXT * 100
 """Much more than may wait behind an open request, as what a transport reads at once is."""
+CHUNKED = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNK = b"1\r\nx\r\n"
 
 
 @pytest.fixture
@@ -112,10 +114,31 @@ async def test_bytes_behind_a_refused_head_are_dropped() -> None:
 async def test_reading_stays_paused_behind_a_body_that_cuts_the_connection() -> None:
     wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
     wire.send(NEXT)
-    chunked = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
-    wire.send(chunked + b"1\r\nx\r\n" * 50_000)
+    wire.send(CHUNKED + CHUNK * 50_000)
     await in_turns(lambda: b"HTTP/1.1 400" in wire.written)
     assert not wire.reading
+
+
+async def test_reading_pauses_behind_a_body_that_comes_slowly_and_cuts_the_connection() -> None:
+    wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
+    wire.send(CHUNKED)
+
+    def refused() -> bool:
+        assert wire.reading, "nothing waits yet"
+        wire.send(CHUNK)
+        return b"HTTP/1.1 400" in wire.written
+
+    await in_turns(refused)
+    assert not wire.reading
+
+
+async def test_the_refusal_of_a_caller_that_has_left_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
+    monkeypatch.setattr(wire, "write", lambda _: wire.close())
+    wire.send(b"no request\r\n\r\n")
+    assert wire.is_closing()
 
 
 async def test_dropping_behind_a_refused_head_is_bounded() -> None:

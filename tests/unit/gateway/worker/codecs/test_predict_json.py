@@ -101,7 +101,8 @@ def test_names_that_are_numbers_are_names():
     for body in ({"dataframe_split": {"data": [[1, 2]]}}, {"inputs": [[1, 2]]}):
         assert [one.tolist() for one in decode(counted, body).arrays.values()] == [[1.0], [2.0]]
     without = rules.parse({"inputs": [{"type": "double"}, {"type": "double"}]})
-    assert list(decode(without, {"dataframe_split": other}).arrays) == ["b", "a"]
+    for nameless in ({"dataframe_split": other}, {"dataframe_records": [{"b": 1, "a": 2}]}):
+        assert list(decode(without, nameless).arrays) == ["b", "a"]
 
 
 @pytest.mark.parametrize(

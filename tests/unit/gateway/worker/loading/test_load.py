@@ -43,10 +43,11 @@ def test_what_cannot_go_to_the_gpu_stays_on_the_processor(
             "unavailable",
             "raised ImportError: ImportError (no memory or descriptor to link a library)",
         ),
+        (MemoryError(), "no_room", "took more memory than the machine has"),
     ],
 )
 def test_only_a_library_that_is_not_there_is_said_to_be_missing(
-    monkeypatch: pytest.MonkeyPatch, error: ImportError, failure: str, says: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, failure: str, says: str
 ) -> None:
     def load(_folder: str) -> None:
         raise error

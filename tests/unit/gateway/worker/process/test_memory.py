@@ -1,9 +1,11 @@
 """What a process says of its own memory, asked of processes that hold known amounts."""
 
 import json
+import resource
 
 import pytest
 
+from gateway.worker.process import memory
 from tests.fakes.pythons import told_by
 
 MIB = 1024 * 1024
@@ -61,6 +63,20 @@ print("goes on")
 
 def test_a_bound_fails_what_would_go_beyond_it_and_nothing_else() -> None:
     assert told_by(BOUNDED).split("\n")[:2] == ["refused", "goes on"]
+
+
+@pytest.mark.parametrize("hard_mib", [None, 1])
+def test_a_bound_is_beyond_what_is_held_but_within_the_hard_limit(
+    monkeypatch: pytest.MonkeyPatch, hard_mib: int | None
+) -> None:
+    hard = resource.RLIM_INFINITY if hard_mib is None else hard_mib * MIB
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *given: limits.append(given))
+    monkeypatch.setattr(memory, "_sizes", lambda _: {"VmData": 200 * MIB})
+    memory.bound(100 * MIB)
+    limit = (hard_mib or 300) * MIB
+    assert limits == [(resource.RLIMIT_DATA, (limit, limit))]
 
 
 MEASURED_BESIDE = """

@@ -168,6 +168,18 @@ def test_probabilities_are_proved_only_if_they_answer_the_example(
     assert (proof.batching, proof.probabilities_joined) == (JOINED, proved)
 
 
+def test_as_many_rows_are_joined_as_the_smallest_call_had() -> None:
+    def choosy(inputs: Inputs) -> Any:
+        x = inputs.arrays["x"]
+        if x.min() < 0 and x.max() > 100:
+            raise ValueError("too far from each other")
+        return 2 * x
+
+    proof, far = Proof(), [numbers(-10.0), numbers(200.0, 300.0)]
+    ask_all(joining.prove([choosy], [EXAMPLE], far, choosy(EXAMPLE), proof))
+    assert (proof.batching, proof.joined_rows) == (JOINED, 1 + EXAMPLE.rows + 1)
+
+
 def test_an_answer_that_cannot_be_read_proves_no_joining() -> None:
     class Odd:
         def tolist(self) -> None:

@@ -299,7 +299,7 @@ def test_a_model_without_an_example_says_why_nothing_is_proved() -> None:
     proof = Proof()
     prover = warm_up.warm(model, None, ORDER, None, proof=proof, clock=lambda: 0.0)
     assert prover.over
-    assert (proof.batching, proof.answers) == ("alone", "unknown")
+    assert (proof.batching, proof.answers, proof.decided) == ("alone", "unknown", True)
     assert proof.batching_reason == "there is no input example to prove joining"
 
 
