@@ -63,29 +63,34 @@ def version_of(listed=None, *, here=False, quarantined=False, **known):
 @pytest.mark.parametrize(
     ("version", "state", "reason"),
     [
-        (version_of(), "registered", None),
-        (version_of(here=True), "available", None),
-        (version_of(fetching={1}), "fetching", None),
+        (version_of, "registered", None),
+        (lambda: version_of(here=True), "available", None),
+        (lambda: version_of(fetching={1}), "fetching", None),
         (
-            version_of(failures={1: Failure(1, "no connection", 0.0, 5.0)}),
+            lambda: version_of(failures={1: Failure(1, "no connection", 0.0, 5.0)}),
             "failed",
             "no connection",
         ),
         (
-            version_of(failures={1: Failure(1, "too young", 0.0, 5.0, short_lived=True)}),
+            lambda: version_of(failures={1: Failure(1, "too young", 0.0, 5.0, short_lived=True)}),
             "fetching",
             "too young",
         ),
-        (version_of(damaged={DIGEST: "a file is gone"}), "failed", "copy of its bytes is damaged"),
         (
-            version_of(AspiredVersion("m", 1, "x", stamp_problem="no digest"), here=True),
+            lambda: version_of(damaged={DIGEST: "a file is gone"}),
+            "failed",
+            "copy of its bytes is damaged",
+        ),
+        (
+            lambda: version_of(AspiredVersion("m", 1, "x", stamp_problem="no digest"), here=True),
             "failed",
             "no digest",
         ),
-        (version_of(here=True, quarantined=True), "quarantined", "wrong bytes"),
+        (lambda: version_of(here=True, quarantined=True), "quarantined", "wrong bytes"),
     ],
 )
 def test_a_version_has_one_state_and_its_reason(version, state, reason):
+    version = version()
     assert version.state == state
     assert version.reason is None if reason is None else reason in version.reason
     assert state != "available" or (version.digest, version.size_bytes) == (DIGEST, 7)

@@ -286,6 +286,8 @@ table lost, aspired not fetched yet: the last one serves meanwhile
     champion@2, here 1, last 1 -> stage 1 cold by recovery, fetch 2
 table lost, nothing ever listed: the last version
     unlisted, here 1, last 1, listings 0 -> stage 1 cold by recovery
+table lost, a remembered listing without the alias: nothing
+    here 1, last 1, listings 0 -> nothing
 # absence
 nothing listed yet: nothing
     unlisted, active 1, here 1, listings 0 -> nothing
