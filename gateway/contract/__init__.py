@@ -1,4 +1,4 @@
-"""What both planes speak: references, and the bodies of the control API.
+"""The control contract of the two planes: references, and the bodies of the control API.
 
 HTTP on a Unix socket, JSON both ways:
 
@@ -16,10 +16,9 @@ request                             body                     answer
 ==================================  =======================  ==============================
 
 Every refusal has a `Nack` as its body. ``observe?after=n`` also acknowledges every event up to n;
-events that were not acknowledged are repeated. With ``of``, the boot id of the state that n came
-with, the answer may be the difference from that state: see `NodeState.since`. Unknown fields are
-ignored on both sides, so either plane may be the newer one; a newer ``contract_version`` is refused
-with a sentence.
+events that were not acknowledged are repeated. With ``of``, the boot id of the state whose ``seq``
+is n, the answer may be the difference from that state: see `NodeState.since`. Both sides ignore
+unknown fields, so either plane may be newer; a newer ``contract_version`` gets a `Nack`.
 """
 
 from gateway.contract.body import (

@@ -31,7 +31,7 @@ Initiator = Annotated[str, BeforeValidator(lambda word: "gateway" if word == "ru
 
 
 class Body(BaseModel):
-    """A body of the contract: immutable, tolerant of fields that it does not know."""
+    """A body of the contract. Immutable; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 

@@ -12,12 +12,12 @@ from gateway.contract.times import Timestamp
 
 
 class VersionState(StrEnum):
-    """What the control plane knows of a version.
+    """The state of a version, as the control plane knows it.
 
-    ``REGISTERED`` → ``FETCHING`` (on its way, or so new that its upload may go on) → ``AVAILABLE``
-    (verified bytes are on this node), or ``FAILED`` (fetch or verification failed for now and is
-    tried again), ``QUARANTINED`` (the bytes are wrong), ``DELETED`` (gone from the registry;
-    answers while its bytes are kept).
+    ``REGISTERED`` → ``FETCHING`` (bytes are being fetched, or the upload may go on) → ``AVAILABLE``
+    (verified bytes are on this node), or ``FAILED`` (fetch or verification failed, and is tried
+    again), ``QUARANTINED`` (the bytes are wrong), ``DELETED`` (deleted from the registry; the
+    version is served while its bytes are kept).
     """
 
     REGISTERED = "registered"
@@ -29,13 +29,13 @@ class VersionState(StrEnum):
 
 
 class Environment(Body):
-    """What a version's worker runs under.
+    """The Python environment of a version's workers.
 
     Attributes:
         kind: ``shared``: the gateway's interpreter and libraries; ``own``: built from the version's
             requirements.
-        python: The own interpreter's path on this node; None: shared, or not built yet.
-        digest: Of the normalised requirements and Python version of an own one that is built.
+        python: The path of the own interpreter, or None if it is shared or not built yet.
+        digest: Digest of the requirements and Python version of an own environment that is built.
     """
 
     kind: Literal["shared", "own"] = "shared"
@@ -44,22 +44,21 @@ class Environment(Body):
 
 
 class Policy(Body):
-    """What ML engineers asked for by tags of a model, or of one of its versions. None: nothing.
+    """The policy of a model or of one version, from its tags. A field is None if no tag sets it.
 
-    Words are not checked again: one that only a newer control plane knows is no reason to refuse
-    a snapshot.
+    Values are not checked again: the gateway accepts those of a newer control plane.
 
     Attributes:
-        swap: How a version takes another one's place: ``blue_green``, ``unload_first``, ``auto``.
+        swap: How a version replaces another: ``blue_green``, ``unload_first``, ``auto``.
         load: When it is fetched and loaded: ``preload``, ``lazy``, ``on_demand``.
-        replicas: How many workers of a version.
+        replicas: Workers per version.
         keep_resident: Whether it stays resident; ``pin`` before the first release.
         timeout_s: Seconds for one request.
         max_batch_rows: The most rows that are joined into one call of the model.
         cache_ttl_s: Seconds for which an answer may be given again.
-        environment: What its workers run under: ``shared``, ``own``.
-        problems: On a model only: tags that could not be read or that nobody knows, those of its
-            versions too, and whatever else could not be followed. Sentences for users, bounded.
+        environment: The environment of its workers: ``shared``, ``own``.
+        problems: Of a model only: tags of the model and its versions that are malformed, unknown
+            or cannot be followed. Sentences for users, bounded.
     """
 
     swap: str | None = None
@@ -75,7 +74,7 @@ class Policy(Body):
     problems: list[str] = Field(default_factory=list)
 
     def with_own(self, own: Policy | None) -> Policy:
-        """Return a model's policy as it is for a version that asks for something of its own."""
+        """Return a model's policy, overridden by that of one version."""
         if own is None:
             return self
         return self.model_copy(update=own.model_dump(exclude_none=True, exclude={"problems"}))
@@ -85,20 +84,19 @@ class CatalogueVersion(Body):
     """One registered version, as the control plane knows it.
 
     Attributes:
-        digest: The verified artifact in the store of this node; None: its bytes are not here.
-        expected_digest: What the publisher stamped, or what was pinned when first seen.
-        accepted_digest: The bytes that were verified for this creation of the version, here or not:
-            no others answer for its number; None: none were.
+        digest: The verified artifact in the store of this node, or None if it is not there.
+        expected_digest: The digest that the publisher stamped, or the accepted one.
+        accepted_digest: The digest that was verified for this creation of the version, or None. No
+            other bytes are served under its number.
         stamped: Whether ``expected_digest`` comes from the publisher.
         rejected: Whether no alias may take it, because its load or warm-up failed here.
-        reason: Why the state is what it is: shown to users, so a sentence.
-        description: Flavor, loader, signature, frameworks, example; handed unread to the worker.
+        reason: The reason for the state, as a sentence for users.
+        description: Flavor, loader, signature, frameworks, example; passed unread to the worker.
         retry_at: Epoch seconds of the next try, for ``FAILED`` and for an upload that may go on.
-        size_bytes: Size of the artifact, where known.
-        created_at: Epoch seconds of registration, where the source tells.
-        environment: The environment that workers of its accepted bytes run under.
-        policy: The policy that its own tags ask for; it goes before its model's. None: no tag
-            asks for anything.
+        size_bytes: Size of the artifact, or None if it is unknown.
+        created_at: Epoch seconds of registration, or None if the source does not list them.
+        environment: The environment of workers of its accepted bytes.
+        policy: The policy of its own tags, which overrides its model's, or None without such tags.
     """
 
     version: PositiveInt
@@ -118,13 +116,14 @@ class CatalogueVersion(Body):
 
 
 class CatalogueModel(Body):
-    """One registered model: its versions, where its aliases ought to point, its policy.
+    """One registered model: its versions, the aspired versions of its aliases, its policy.
 
     Attributes:
-        notes: Per alias, why it is kept where the registry does not want it: shown to users.
-        signature_changes: Per alias, what it changes for its callers, or would: shown to users.
-        remembered: Whether it is only what the control plane has accepted here before: the registry
-            may have more of it. Only in a catalogue that is not complete.
+        notes: By alias, why it does not follow the registry: sentences for users.
+        signature_changes: By alias, what its last or next move changes in the signature: sentences
+            for users.
+        remembered: Whether it may lack versions: the control plane knows only what was accepted
+            here before. Only in a catalogue that is not complete.
     """
 
     name: ModelName
@@ -138,17 +137,17 @@ class CatalogueModel(Body):
 
 
 class Catalogue(Body):
-    """Everything the registry lists: a full snapshot, sent when a gateway connects.
+    """A full snapshot of the registry, sent when a gateway connects.
 
-    Before the registry has been listed at all it is not complete: what it leaves out is not gone.
-    What changes later is sent by model, as `ModelChange`.
+    Until the registry has been listed once, the snapshot is not complete: the registry may have
+    more models and versions. Later changes are sent by model, as `ModelChange`.
 
     Attributes:
         writer: The control plane's boot id.
         epoch: Grows with every snapshot of one writer; an older one is refused.
-        listed_at: Epoch seconds of the registry's answer behind this snapshot; None: never yet.
-        source_error: Why the registry could not be listed last time; None: it could.
-        complete: Whether the registry was listed, now or before.
+        listed_at: Epoch seconds of the registry's answer, or None if there was none yet.
+        source_error: Why the last listing failed, or None if it succeeded.
+        complete: Whether the registry was ever listed.
     """
 
     contract_version: int = CONTRACT_VERSION
@@ -161,14 +160,14 @@ class Catalogue(Body):
 
 
 class ModelChange(Body):
-    """One model of a catalogue as it is now; the others are as they were.
+    """The new state of one model of a catalogue.
 
     Attributes:
         writer: As of the snapshot that it changes.
-        epoch: As of that snapshot: with another one in place, the change is refused.
-        revision: Grows with every change of one snapshot; one that was taken is taken again.
-        name: Which model.
-        model: The model as it is; None: the catalogue lists it no more.
+        epoch: As of that snapshot; a gateway with another snapshot refuses the change.
+        revision: Grows with every change of one snapshot. A change may be sent again.
+        name: The name of the model.
+        model: The model, or None if the catalogue lists it no longer.
     """
 
     writer: str
@@ -179,7 +178,7 @@ class ModelChange(Body):
 
 
 class UnchangedCatalogue(Body):
-    """The registry was listed again, and what was sent with this epoch still says it all."""
+    """The registry was listed again; the snapshot of this epoch and its changes are still right."""
 
     writer: str
     epoch: int

@@ -1,4 +1,4 @@
-"""The state of a node as ``observe`` answers it: active aliases, wanted versions, events."""
+"""The state of a node, the answer of ``observe``: active aliases, wanted versions, events."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ class Event(Body):
 
 
 class ActiveAlias(AliasBody, ArtifactBody):
-    """Where an alias points on this node. ``previous`` is what it pointed at before.
+    """The active version of an alias on this node, and its previous version.
 
     Attributes:
         asked_by: The initiator, as in `ActivateRequest`, or ``gateway`` of an automatic rollback.
-        environment: The environment that workers of these bytes run under once no catalogue
-            describes the bytes any more: the version is gone, or was made anew. None: the
-            catalogue says it.
-        policy: The policy of these bytes, from the same moment on. None: the catalogue says it.
+        environment: The environment of these bytes if no catalogue describes them any longer,
+            since the version was deleted or created anew, or None if the catalogue has it.
+        policy: The policy of these bytes in the same case, or None if the catalogue has it.
     """
 
     since: float
@@ -48,26 +47,26 @@ class ActiveAlias(AliasBody, ArtifactBody):
 
     @property
     def previous_ref(self) -> ArtifactRef | None:
-        """The version that the alias pointed at before and its bytes, or None."""
+        """The previous version and its bytes, or None."""
         if self.previous_version is None or self.previous_digest is None:
             return None
         return ArtifactRef(self.model, self.previous_version, self.previous_digest)
 
 
 class RefusedDigest(AliasBody):
-    """Bytes that an alias must not take, since an automatic rollback left them.
+    """Bytes that an alias must not take after an automatic rollback.
 
-    The gateway keeps it on disk until the control plane allows the bytes again, and refuses their
+    The gateway keeps this on disk until the control plane allows the bytes again, and refuses their
     activation with ``digest_refused``.
 
     Attributes:
-        digest: The bytes.
+        digest: The digest of the bytes.
         reason: The reason, as a sentence for users.
-        version: The version of the bytes; an older gateway wrote neither this nor what follows.
+        version: The version of the bytes. An older gateway wrote neither this nor the rest.
         since: Epoch seconds of the rollback.
         to_version: The version that the alias was rolled back to.
-        to_digest: Its bytes.
-        generation: Of the route table with the rollback.
+        to_digest: The digest of that version.
+        generation: The generation of the route table with the rollback.
     """
 
     digest: Digest
@@ -83,8 +82,8 @@ class AwaitedVersion(Body):
     """A version that a caller waits for: its bytes are not here, or its alias is not active.
 
     Attributes:
-        alias: The alias that is not active yet, and is to mean the version; None: the caller named
-            the version.
+        alias: The inactive alias that is to mean the version, or None if the caller named the
+            version.
     """
 
     model: ModelName
@@ -94,7 +93,7 @@ class AwaitedVersion(Body):
 
 
 class AbandonedVersion(Body):
-    """What `AwaitedVersion` named, and no caller waits for any more."""
+    """A former `AwaitedVersion` for which no caller waits any longer."""
 
     model: ModelName
     version: PositiveInt
@@ -102,12 +101,11 @@ class AbandonedVersion(Body):
 
 
 class DamagedCopy(ArtifactBody):
-    """A copy in the artifact store that was found altered or missing when it was to be loaded.
+    """A copy in the artifact store that was altered or missing when a worker was to load it.
 
     Attributes:
-        model: For which version it was to be loaded.
-        at: Epoch seconds when that was found last.
-        reason: What was found, as a sentence.
+        at: Epoch seconds when the damage was last found.
+        reason: The damage, as a sentence.
     """
 
     at: float
@@ -118,11 +116,11 @@ class DamagedFile(Body):
     """A file of the node's folder that the gateway could not use, found since its start.
 
     Attributes:
-        name: Of the file.
-        at: Epoch seconds when that was found.
+        name: The name of the file.
+        at: Epoch seconds when the damage was found.
         reason: What is wrong with it, as the end of a sentence that begins with "it".
-        instead: What the gateway goes on with, and what is lost, as a sentence.
-        set_aside: The name under which it is kept; None: it is gone, or could not be renamed.
+        instead: What counts instead and what is lost, as a sentence.
+        set_aside: The name under which it is kept, or None if it is missing or was not renamed.
     """
 
     name: str
@@ -133,26 +131,23 @@ class DamagedFile(Body):
 
 
 class NodeState(Body):
-    """What the node serves now. ``seq`` is what to pass as ``after`` next time.
+    """The state of the node. ``seq`` is the ``after`` of the next request.
 
     Attributes:
-        boot_id: New with every start of the gateway: stages do not outlive it.
-        since: Of a difference, the ``seq`` that it follows: ``active`` has the aliases that moved
-            since, ``inactive`` those that are gone; ``wanted`` what came to be wanted, ``unwanted``
-            what is no more; and ``resident`` nothing. All else is whole. None: all is whole, as
-            from an older gateway.
-        catalogue_writer: Whose catalogue the node has, with which epoch; None: none since boot,
-            so the control plane should send one.
-        resident: What has a worker, or waits for one, whoever called it: sorted, each once, and
-            as many as ``GATEWAY_MAX_RESIDENT`` and the queue before it allow. It is as it was when
-            this answer was made: a change of it alone is no news.
-        refused_digests: Bytes that automatic rollbacks left, until they are allowed again. The
-            control plane records the rollbacks from here.
-        damaged: Copies to drop and to fetch again, until one has come or was loaded. Bounded.
-        damaged_files: What the gateway could not use of its own files since its start, each file
-            once.
-        libraries: A mark of what is installed for its shared workers: another one, after a start
-            with other libraries.
+        boot_id: New with every start of the gateway; stages end with it.
+        since: The ``seq`` that a difference follows, or None if this state is complete. In a
+            difference, ``active`` has only the aliases that moved and ``inactive`` those that were
+            retired, ``wanted`` only the new awaited versions and ``unwanted`` the abandoned ones,
+            and ``resident`` is empty. All other fields are complete.
+        catalogue_writer: The writer of the node's catalogue, or None if the control plane must
+            send one, since the gateway has just started.
+        resident: Versions with a worker or waiting for one: sorted, without duplicates, bounded by
+            ``GATEWAY_MAX_RESIDENT`` and its queue. A change of it alone does not end the long poll.
+        refused_digests: Bytes that may not be activated after automatic rollbacks. The control
+            plane records the rollbacks from here.
+        damaged: Copies to fetch again, until a new one was fetched or loaded. Bounded.
+        damaged_files: The files that the gateway could not use since its start, each once.
+        libraries: A mark of the libraries of shared workers, which changes when they do.
     """
 
     node_id: str

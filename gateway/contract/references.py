@@ -1,4 +1,4 @@
-"""Who is meant: the names of models, versions, aliases and artifacts that both planes speak.
+"""Names of models, versions, aliases and artifacts, for both planes.
 
 Standard library only; the lowest layer of both packages.
 """
@@ -10,12 +10,12 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 LATEST = "latest"
-"""The selector for the highest version activated as default. MLflow refuses it as an alias name,
-so the control plane activates it under this very word, like any alias."""
+"""The selector for the highest version activated as default. MLflow refuses it as an alias name, so
+the control plane activates it under this name, like any alias."""
 
 _ALIAS = re.compile(r"[\w-]{1,255}\Z")
-"""Letters and digits of every script, as MLflow 3.17.2 accepts them. A line break at the end, which
-MLflow lets pass, is none of them."""
+"""Letters and digits of every script, as in MLflow 3.17.2, but no line break at the end, which
+MLflow accepts."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAX_NAME_CHARACTERS = 512
 MAX_VERSION = 2**53
@@ -23,11 +23,11 @@ MAX_VERSION = 2**53
 
 
 class InvalidReferenceError(ValueError):
-    """A name, version, alias or digest that cannot be one. The message says why."""
+    """A name, version, alias or digest is invalid. The message says why."""
 
 
 Selector = int | str
-"""Which version of a model a caller means: its number, or an alias (`LATEST` included)."""
+"""The name of a version for callers: its number, or an alias (`LATEST` included)."""
 
 
 def parse_model_name(text: str) -> str:
@@ -39,10 +39,10 @@ def parse_model_name(text: str) -> str:
         InvalidReferenceError: Empty, too long, or with a character that MLflow refuses.
     """
     if not text or len(text) > _MAX_NAME_CHARACTERS:
-        msg = f"a model's name has 1 to {_MAX_NAME_CHARACTERS} characters, this one {len(text)}"
+        msg = f"a model's name must have 1 to {_MAX_NAME_CHARACTERS} characters, not {len(text)}"
         raise InvalidReferenceError(msg)
     if "/" in text or ":" in text or "\x00" in text:
-        raise InvalidReferenceError("a model's name cannot contain '/', ':' or a null character")
+        raise InvalidReferenceError("a model's name must not contain '/', ':' or a null character")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # JSON can spell half a character
@@ -57,10 +57,10 @@ def parse_version(text: str) -> int:
         InvalidReferenceError: Not a whole number from 1 to 2**53.
     """
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_VERSION)):
-        raise InvalidReferenceError("a version is a whole number, written in digits")
+        raise InvalidReferenceError("a version must be a whole number, written in digits")
     version = int(text)
     if not 1 <= version <= MAX_VERSION:
-        raise InvalidReferenceError("a version is a whole number of at least 1")
+        raise InvalidReferenceError(f"a version must be a whole number from 1 to {MAX_VERSION}")
     return version
 
 
@@ -74,11 +74,11 @@ def parse_alias(text: str) -> str:
     """
     if not _ALIAS.match(text):
         raise InvalidReferenceError(
-            f"an alias has 1 to 255 letters, digits, '_' or '-'{_composed(text)}"
+            f"an alias must have 1 to 255 letters, digits, '_' or '-'{_composed(text)}"
         )
     if text.isdigit():
         raise InvalidReferenceError(
-            "digits always mean a version, never an alias; a version is written in 0 to 9"
+            "digits always mean a version, never an alias; write a version with the digits 0 to 9"
         )
     return text
 
@@ -105,15 +105,15 @@ def parse_digest(text: str) -> str:
     """Return ``text`` if it is a digest: ``sha256:`` and 64 lower-case hexadecimal digits.
 
     Raises:
-        InvalidReferenceError: It is not.
+        InvalidReferenceError: It is not a digest.
     """
     if not _DIGEST.match(text):
-        raise InvalidReferenceError("a digest is 'sha256:' and 64 lower-case hexadecimal digits")
+        raise InvalidReferenceError("a digest must be 'sha256:' and 64 lower-case hex digits")
     return text
 
 
 def digest_hex(digest: str) -> str:
-    """Return the 64 hexadecimal digits of ``digest``: its folder's name in the artifact store."""
+    """Return the hexadecimal digits of a digest, its folder's name in the artifact store."""
     return parse_digest(digest).removeprefix("sha256:")
 
 
@@ -125,7 +125,7 @@ class AliasRef(NamedTuple):
 
 
 class ArtifactRef(NamedTuple):
-    """One version of a registered model with exactly these bytes: what a replica serves."""
+    """One version of a registered model with exactly these bytes. A replica serves one."""
 
     model: str
     version: int

@@ -10,14 +10,14 @@ from gateway.contract.body import Alias, AliasBody, ArtifactBody, Body, Digest, 
 
 
 class StageRequest(ArtifactBody):
-    """Start a standby of this version, check its bytes, warm it. Idempotent by ``stage_id``.
+    """Start a standby of this version, verify its bytes, warm it. Idempotent by ``stage_id``.
 
     Attributes:
-        alias: For which alias; None: for none in particular.
-        replaces: The version that this one is to replace: ended before this one is ready only where
-            its tags say so, and no other alias is to go on meaning it.
-        keep: Keep the warmed replica for the activation; False: warm once, then it is an ordinary,
-            least recently used member of the resident set.
+        alias: The alias to activate afterwards, or None.
+        replaces: The version that the standby is to replace. It ends before the standby is ready
+            only if the tags ask for that and no other alias will mean it.
+        keep: Whether eviction spares the warm replica until the activation. If not, it becomes the
+            least recently used resident.
     """
 
     stage_id: str = Field(min_length=1, max_length=64)
@@ -27,7 +27,7 @@ class StageRequest(ArtifactBody):
 
 
 class AliasTarget(Body):
-    """What an alias points at; without a version: nothing."""
+    """The version that an alias points at; both fields are None if it is not active."""
 
     version: PositiveInt | None = None
     digest: Digest | None = None
@@ -37,11 +37,11 @@ class ActivateRequest(AliasBody, ArtifactBody):
     """Point an alias at a version.
 
     Attributes:
-        if_active: Refused with ``generation_mismatch`` unless the alias points there: other aliases
-            may move meanwhile.
-        stage_id: The stage that proved this version; required unless it is resident or was staged
-            by this gateway before.
-        asked_by: Who wants it: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
+        if_active: The target of the alias before the move; if it is another, the request is refused
+            with ``generation_mismatch``.
+        stage_id: The stage that warmed this version; required unless the version is resident or was
+            staged by this gateway before.
+        asked_by: The initiator: ``poll``, ``webhook``, ``sync``, ``operator``, ``recovery``.
     """
 
     if_active: AliasTarget
@@ -50,11 +50,11 @@ class ActivateRequest(AliasBody, ArtifactBody):
 
 
 class RetireRequest(Body):
-    """Take an alias away, or spare a standby no longer.
+    """Remove an alias, or dismiss a standby.
 
     Attributes:
-        stage_id: The standby that nobody is going to activate: it becomes an ordinary member of the
-            resident set before its time is over.
+        stage_id: The stage of a standby that will not be activated. Its replica becomes an ordinary
+            resident at once.
     """
 
     model: ModelName
@@ -78,10 +78,10 @@ NackCode = Literal[
 
 
 class Nack(Body):
-    """No, and why. What was served before is served still.
+    """A refusal with its reason. Nothing has changed.
 
     Attributes:
-        generation: The table's generation now.
+        generation: The present generation of the route table.
     """
 
     code: NackCode
@@ -103,19 +103,19 @@ StageFailure = Literal[
     "stopped",
     "internal_error",
 ]
-"""Why a version did not come up.
+"""Why a stage failed.
 
-``unavailable`` is the network's, the disk's or the like, met by the model's own code, or a copy
-that the node does not let be read. ``worker_died``: the process ended by itself or was killed;
-``worker_not_started``: there was none; ``environment_missing``: the model's own interpreter is not
-there (yet); ``stopped``: the gateway ended the load; ``internal_error``: a fault of the gateway.
+``unavailable``: the model's code met a fault of the network or the disk, or the copy could not be
+read. ``worker_died``: the process ended by itself or was killed. ``worker_not_started``: no process
+was started. ``environment_missing``: the model's own interpreter is missing, or not built yet.
+``stopped``: the gateway ended the load. ``internal_error``: a fault of the gateway.
 """
 
 
 PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
     {"integrity", "unsupported", "load_failed", "warm_up_failed"}
 )
-"""Failures that the same bytes would meet again. The others pass, and are tried again."""
+"""Failures that the same bytes would have again. After others, the stage is tried again."""
 NODE_FAILURES: frozenset[StageFailure] = frozenset(
     {
         "unavailable",
@@ -130,11 +130,11 @@ NODE_FAILURES: frozenset[StageFailure] = frozenset(
 
 
 class StageOutcome(ArtifactBody):
-    """How a stage ended.
+    """The outcome of a stage.
 
     Attributes:
-        failure: None: the version is warmed and may be activated.
-        message: The reason, as a sentence.
+        failure: Its failure, or None if the version is warm and may be activated.
+        message: The reason for the failure, as a sentence.
         durations_s: Seconds by phase: ``start``, ``verify``, ``load``, ``warm_up``.
     """
 
@@ -145,16 +145,16 @@ class StageOutcome(ArtifactBody):
 
 
 class AllowRequest(AliasBody):
-    """Let an alias take these bytes again. Bytes that are not refused are fine."""
+    """Let an alias take these bytes again. Has no effect if they are not refused."""
 
     digest: Digest
 
 
 class Ack(Body):
-    """The gateway did what was asked, now or before; its change of the route table is on disk.
+    """The gateway's consent to a change. The change of the route table is on disk.
 
     Attributes:
-        generation: The table's generation now; an alias that moved did so with this one.
+        generation: The present generation of the route table, the first with the change.
     """
 
     generation: int

@@ -1,7 +1,6 @@
 """Times in JSON answers: RFC 3339 in UTC, with milliseconds. Inside, they are epoch seconds.
 
-Bodies between the planes keep epoch seconds where the planes compare them: a time that was rounded
-to milliseconds is another one.
+Times that the planes compare stay epoch seconds in their bodies, since rounding would change them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _LATEST_S = 253_402_300_799.0
 
 
 def to_rfc3339(at: float | None) -> str | None:
-    """Return epoch seconds as RFC 3339, or None for None. Times beyond the format are cut to it."""
+    """Return epoch seconds as RFC 3339, or None for None. Times beyond the format are clamped."""
     if at is None:
         return None
     within = at if 0.0 <= at <= _LATEST_S else 0.0 if at < 0.0 else _LATEST_S
@@ -32,4 +31,4 @@ Timestamp = Annotated[
     BeforeValidator(_to_epoch_s),
     PlainSerializer(to_rfc3339, return_type=str, when_used="json"),
 ]
-"""Epoch seconds that JSON has as RFC 3339."""
+"""Epoch seconds in Python, RFC 3339 in JSON."""

@@ -67,7 +67,7 @@ def test_what_mlflow_refuses_is_no_alias(text):
 
 @pytest.mark.parametrize("text", ["12", "٣", "²"])
 def test_digits_of_every_script_are_no_alias(text):
-    with pytest.raises(InvalidReferenceError, match="written in 0 to 9"):
+    with pytest.raises(InvalidReferenceError, match="with the digits 0 to 9"):
         parse_alias(text)
 
 

@@ -222,7 +222,7 @@ def test_an_impossible_version_leaves_out_itself_only(number):
     assert sorted(found["m"].versions) == [1]
     assert found["n"].aliases == {"champion": 1, "latest": 1}
     left_out, pointed = found["m"].problems
-    assert f"the version '{number}' is ignored: a version is a whole number" in left_out
+    assert f"the version '{number}' is ignored: a version must be a whole number" in left_out
     assert f"'canary' points at '{number}', which cannot be a version" in pointed
 
 

@@ -150,16 +150,16 @@ async def test_an_unusable_request_id_is_replaced(client, given):
 @pytest.mark.parametrize(
     ("path", "header", "says"),
     [
-        ("/models/m/versions/0/predict", None, "at least 1"),
+        ("/models/m/versions/0/predict", None, "from 1 to"),
         ("/models/m/versions/a.b/predict", None, "letters, digits"),
         ("/models/m/predict", "1.0", "letters, digits"),
-        ("/models/a%3Ab/predict", None, "cannot contain"),
+        ("/models/a%3Ab/predict", None, "must not contain"),
         ("/models/%FF/predict", None, "not a model's name"),
         ("/models/m/versions/@%FC/predict", None, "it is not UTF-8; percent-encode"),
         ("/models/m/predict", "ünï".encode("latin-1"), "it is not UTF-8; percent-encode"),
         ("/models/m/predict", "u\u0308n".encode(), "NFC"),
         ("/models/m/predict", "🙂".encode(), "letters, digits"),
-        ("/models/m/predict", "٣".encode(), "written in 0 to 9"),
+        ("/models/m/predict", "٣".encode(), "with the digits 0 to 9"),
     ],
 )
 async def test_malformed_selector_is_refused_with_advice(client, dispatcher, path, header, says):
