@@ -94,7 +94,7 @@ class ServedModel:
             likely = outputs.to_json(prediction.probabilities)
             names = classifiers.names_of(self.class_names, likely)
         except (TypeError, ValueError) as error:
-            raise model_error("the model's answer has no spelling in JSON") from error
+            raise model_error("JSON cannot express the model's answer") from error
         envelope = codec.Envelope(
             model=self.name, version=self.version, predict_s=predict_s, nulls=self.nulls
         )

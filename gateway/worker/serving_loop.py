@@ -44,7 +44,10 @@ _SMALL_FIRST_S = 1.0
 
 
 class ServingLoop:
-    """Answers requests until STOP, or until the gateway has ended."""
+    """Answers requests until STOP, or until the gateway has ended.
+
+    ``received`` are frames that arrived together with LOAD.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,6 @@ class ServingLoop:
         *,
         max_answer_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Prepare to serve; ``received`` are frames that arrived together with LOAD."""
         self._received = list(received)
         self._connection = connection
         self._model = loaded.model
@@ -230,7 +232,7 @@ class ServingLoop:
             self._connection.send(answers)
 
     def _predict(self, batch: list[WaitingRequest], now: float) -> list[tuple[int, Message, bytes]]:
-        """Predict; what fails fails its request, not the worker."""
+        """Predict; a failure fails its request, not the worker."""
         failed = _NOT_TAKEN
         try:
             try:
@@ -251,8 +253,8 @@ class ServingLoop:
             pass  # the proved call cannot take all of these rows
         except Exception as error:  # noqa: BLE001  # whatever the model's objects raise
             log_without_data(error)
-            told = f"the model's answer could not be read: {type(error).__name__}"
-            failed = Failed("model_error", bounded(told), begun=True)
+            reason = f"the model's answer could not be read: {type(error).__name__}"
+            failed = Failed("model_error", bounded(reason), begun=True)
         if len(batch) == 1:
             return [(batch[0].id, failed, b"")]
         # Each alone, so that one request's failure does not fail the others. In between, deadlines
@@ -285,8 +287,8 @@ class ServingLoop:
             if isinstance(body, RequestRefusedError):
                 answers.append((waiting.id, _failed(body, begun=True), b""))
             elif len(body) > self._max_answer_bytes:
-                told = f"the model's answer is larger than {self._max_answer_bytes} bytes"
-                answers.append((waiting.id, Failed("model_error", told, begun=True), b""))
+                reason = f"the model's answer is larger than {self._max_answer_bytes} bytes"
+                answers.append((waiting.id, Failed("model_error", reason, begun=True), b""))
             else:
                 queued_s = began - waiting.received_at
                 reply = Reply(count, queued_s, predict_s, rows)
@@ -295,7 +297,7 @@ class ServingLoop:
 
 
 class _NoRoomError(Exception):
-    """There is no memory to join a batch; the model was not asked."""
+    """Memory does not suffice to join a batch; the model was not called."""
 
 
 class _Large(NamedTuple):

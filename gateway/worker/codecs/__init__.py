@@ -1,1 +1,1 @@
-"""One module per wire format: a caller's body to validated inputs, predictions to an answer."""
+"""Wire formats, one per module: a body to validated inputs, predictions to an answer."""

@@ -1,4 +1,4 @@
-"""Our own protocol: JSON bodies in any of five shapes, JSON answers with an envelope."""
+"""The protocol ``predict``: JSON bodies in any of five shapes, JSON answers with an envelope."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gateway.worker.rows.signature import Signature
 
 CONTENT_TYPE = "application/json"
 _LONG_BYTES = 64 * 1024
-"""A longer body is refused by its depth alone, if it is deeper than the model's input can be."""
+"""A longer body that is deeper than any input of the model is refused before it is parsed."""
 
 
-@lru_cache(maxsize=64)  # callers of one model send the same, again and again
+@lru_cache(maxsize=64)  # callers of one model repeat the same headers
 def check_content(content_type: str, content_encoding: str) -> None:
-    """Refuse any body but JSON in UTF-8 that is not compressed.
+    """Refuse bodies other than uncompressed JSON in UTF-8.
 
     Raises:
         RequestRefusedError: ``unsupported_media_type``.
@@ -36,10 +36,10 @@ def check_content(content_type: str, content_encoding: str) -> None:
 
 
 def decode(body: bytes, signature: Signature) -> Rows:
-    """Return the validated inputs that ``body`` spells.
+    """Return the validated inputs in a body.
 
     Raises:
-        RequestRefusedError: ``invalid_input``, with row and field where there is one.
+        RequestRefusedError: ``invalid_input``, with row and field if known.
     """
     try:
         levels = signature.levels if len(body) > _LONG_BYTES else MAX_DEPTH
@@ -47,7 +47,7 @@ def decode(body: bytes, signature: Signature) -> Rows:
     except InvalidJsonError as error:
         raise invalid(str(error)) from error
     if type(document) is not dict:
-        raise invalid("the body is not a JSON object")
+        raise invalid("the body must be a JSON object")
     given = [shape for shape in shapes.SHAPES if shape in document]
     params = document.get("params")
     if len(given) == 1:
@@ -66,9 +66,9 @@ def decode(body: bytes, signature: Signature) -> Rows:
 
 
 def _without_params(signature: Signature, document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Return an LLM client's request without the model's params, and these.
+    """Return an LLM client's request without the model's params, and the params.
 
-    They stand beside the rest of it, as in MLflow's protocol, or under ``params`` as elsewhere.
+    Params are members of the request, as in MLflow's protocol, or members of ``params``.
     """
     names = {param.name for param in signature.params}
     beside = {name: value for name, value in document.items() if name in names}
@@ -80,10 +80,12 @@ def _without_params(signature: Signature, document: dict[str, Any]) -> tuple[dic
 
 
 class Envelope:
-    """What is around the predictions of an answer; the same for a batch but for the id."""
+    """The members of an answer beside its predictions; encoded once for a batch, except the id.
+
+    ``nulls`` replaces numbers that are not finite by null.
+    """
 
     def __init__(self, *, model: str, version: int, predict_s: float, nulls: bool = True) -> None:
-        """Spell what does not change. ``nulls``: null stands for a number that is not finite."""
         self._dumps = strict_json.dumps_with_nulls if nulls else strict_json.dumps
         named = {"model_name": model, "model_version": version}
         now = dt.datetime.now(dt.timezone.utc).isoformat()  # noqa: UP017  # Python 3.10
@@ -95,8 +97,8 @@ class Envelope:
         """Return one request's answer.
 
         Raises:
-            RequestRefusedError: ``model_error``: JSON has no spelling for a prediction; or
-                ``not_finite``, if no null may stand for such a number.
+            RequestRefusedError: ``model_error``: JSON cannot express a prediction; ``not_finite``:
+                a number is not finite, and null must not replace it.
         """
         field, more = "predictions", b""
         try:
@@ -104,9 +106,9 @@ class Envelope:
             for field, value in extras.items():
                 more += b',"%b":%b' % (field.encode(), self._dumps(value))
         except NotFiniteError as error:
-            told, detail = "a number that is not finite", (error.row, field)
+            reason = "a number that is not finite"
             raise RequestRefusedError(
-                "not_finite", f"the model's answer has {told}", [(*detail, told)]
+                "not_finite", f"the model's answer has {reason}", [(error.row, field, reason)]
             ) from error
         except InvalidJsonError as error:
             raise model_error(f"the model's answer cannot be sent: {error}") from error

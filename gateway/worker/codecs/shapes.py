@@ -1,4 +1,4 @@
-"""The shapes that a JSON body may give its rows in, for every protocol that has them."""
+"""The shapes of rows in a JSON body."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gateway.worker.rows.signature import Signature
 
 SHAPES = ("instances", "inputs", "dataframe_split", "dataframe_records", "features")
 LLM_MEMBERS = frozenset({"messages", "prompt", "input"})
-"""Any of them makes a body one request of an LLM's client, in every model that MLflow serves."""
+"""A body with any of these members is one request of an LLM's client, as in MLflow's server."""
 _SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
 _LABEL_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 def read(shape: str, signature: Signature, value: Any) -> Rows:
-    """Return the validated rows that a body gives under the name of one of `SHAPES`.
+    """Return the validated rows in a body's member, which is named by one of `SHAPES`.
 
     Raises:
         RequestRefusedError: ``invalid_input``.
@@ -29,24 +29,24 @@ def read(shape: str, signature: Signature, value: Any) -> Rows:
 
 
 def read_llm_request(signature: Signature, document: Mapping[str, Any]) -> Rows:
-    """Return a body that is one request of an LLM's client: one record, or all of the input.
+    """Return the rows of a request of an LLM's client: one record, or one whole input.
 
     Raises:
-        RequestRefusedError: The model takes something else, or a member is not one of its columns.
+        RequestRefusedError: The model has no columns, or a member is not one of them.
     """
     if not signature.enforced:
         return whole(dict(document))
     if not signature.columns:
-        raise invalid("the model takes no request of an LLM's client: send rows, as 'inputs'")
+        raise invalid("the model takes no request of an LLM's client: send rows as 'inputs'")
     refuse_unknown(document, {str(column.label) for column in signature.columns})
     return tables.from_records(signature, [document])
 
 
 def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = "") -> None:
-    """Refuse an object that has members beside the ``known`` ones.
+    """Refuse an object with members that are not ``known``.
 
     Raises:
-        RequestRefusedError: Names them, and what is known.
+        RequestRefusedError: There are unknown members; it names them and the known ones.
     """
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -54,8 +54,8 @@ def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = 
             (None, f"{at}{name[:MOST_OF_A_NAME]}", "unknown") for name in unknown[:MAX_DETAILS]
         ]
         first = ", ".join(repr(detail[1]) for detail in named[:3])
-        told = f"the body has unknown members: {first}; known are {listed(sorted(known))}"
-        raise invalid(told, *named)
+        message = f"the body has unknown members: {first}; known are {listed(sorted(known))}"
+        raise invalid(message, *named)
 
 
 # --- one function for each shape ----------------------------------------------------------------
@@ -64,7 +64,7 @@ def refuse_unknown(given: Mapping[str, Any], known: AbstractSet[str], at: str = 
 def _dataframe_split(signature: Signature, value: Any) -> Rows:
     if type(value) is not dict or type(value.get("data")) is not list:
         raise invalid(
-            "'dataframe_split' is not an object with 'columns' and 'data'",
+            "'dataframe_split' must be an object with 'columns' and 'data'",
             (None, "dataframe_split", "not an object with 'columns' and 'data'"),
         )
     refuse_unknown(value, _SPLIT_MEMBERS, "dataframe_split.")
@@ -75,7 +75,7 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
         labels = _counted(signature, value["data"])
     if type(labels) is not list or not all(type(label) in {str, int} for label in labels):
         raise invalid(
-            "'columns' is not a list of names",
+            "'columns' must be a list of names",
             (None, "dataframe_split.columns", "not a list of names"),
         )
     rows = tables.from_rows(signature, labels, _cells_as_rows(labels, value["data"]))
@@ -83,7 +83,7 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
 
 
 def _counted(signature: Signature, data: list[Any]) -> list[Any]:
-    """Return the labels of a table that has none: the signature's, or numbers from 0."""
+    """Return labels for a table without any: the signature's, or numbers from 0."""
     if signature.columns:
         return [column.label for column in signature.columns]
     if not data or type(data[0]) is dict:
@@ -92,18 +92,18 @@ def _counted(signature: Signature, data: list[Any]) -> list[Any]:
 
 
 def _cells_as_rows(labels: list[Any], data: list[Any]) -> list[Any]:
-    """Return the rows of a table; of one column they may be given as its cells."""
+    """Return the rows of a table; those of one column may be cells instead of lists."""
     if len(labels) != 1 or not {list, dict}.isdisjoint(map(type, data)):
         return data
     return [[cell] for cell in data]
 
 
 def _indexed(rows: Rows, index: Any) -> Rows:
-    """Return rows with the caller's labels; they stay as they are if these count from 0."""
+    """Return rows with the caller's labels, or unchanged if the labels are numbers from 0."""
     fits = type(index) is list and len(index) == rows.rows
     if not fits or not set(map(type, index)) <= _LABEL_TYPES:
         raise invalid(
-            f"'index' is not a list of a label for each of the {rows.rows} rows",
+            f"'index' must be a list of {rows.rows} labels, one per row",
             (None, "dataframe_split.index", "not a list of a name or number for each row"),
         )
     if all(type(label) is int for label in index) and index == list(range(rows.rows)):
@@ -127,7 +127,7 @@ def _instances(signature: Signature, value: Any) -> Rows:
 
 
 def _many(shape: str, signature: Signature, value: Any) -> Rows:
-    """Read a list of rows; or one value, where the model takes values that have no name."""
+    """Read a list of rows, or one value if the model's input has no names."""
     if type(value) is not list:
         if signature.takes_one_value:
             return tensor_rows.from_tensor(signature, value)
@@ -159,12 +159,12 @@ def _inputs(signature: Signature, value: Any) -> Rows:
     if signature.is_one_record(value):
         return tables.from_records(signature, [value], as_arrays=True)
     lengths = {len(column) if type(column) is list else -1 for column in value.values()}
-    if len(lengths) > 1:  # what the signature does not name has no say
+    if len(lengths) > 1:  # ignore columns that the signature does not name
         labels = [column.label for column in signature.columns if column.label in value]
         value = {label: value[label] for label in labels}
         lengths = {len(column) if type(column) is list else -1 for column in value.values()}
     if len(lengths) > 1 or -1 in lengths:
-        raise invalid("the columns are not lists of one length")
+        raise invalid("the columns must be lists of one length")
     rows = lengths.pop() if lengths else 1
     return tables.from_columns(signature, value, rows, as_arrays=True)
 
@@ -194,7 +194,7 @@ def _positional(signature: Signature, rows: list[Any]) -> Rows:
 
 def _list(field: str, value: Any) -> list[Any]:
     if type(value) is not list:
-        raise invalid(f"{field!r} is not a list", (None, field, "not a list"))
+        raise invalid(f"{field!r} must be a list", (None, field, "not a list"))
     return value
 
 

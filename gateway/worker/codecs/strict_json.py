@@ -163,7 +163,7 @@ def _dumps_beyond_64_bits(value: Any) -> bytes:
         )
         return text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidJsonError("a value has no spelling in JSON") from error
+        raise InvalidJsonError("JSON cannot express a value") from error
 
 
 def _with_nulls(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Class probabilities of the classifiers that have ``predict_proba``, whatever library they are of.
+"""Class probabilities of classifiers with ``predict_proba``.
 
-One item for each row. Of a model with one output: a number per class, or per label where a row
-may have several. Of one with several outputs: a list of such numbers for each output.
+They have one item per row. For a model with one output, it is a list with a number per class, or
+per label if rows may have several; for a model with several outputs, one such list per output.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _LOADERS = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "ml
 
 
 class Probabilities(NamedTuple):
-    """What a classifier offers.
+    """The class probabilities of a classifier.
 
     Attributes:
         function: Predicts them for a DataFrame or an array.
-        class_names: Names of its classes, of several outputs a list for each; empty where it knows
-            none: a mixture has components, which are counted from 0.
+        class_names: The names of its classes, or a list of such for each of several outputs; empty
+            if it has no names, as a mixture, whose components are numbered from 0.
     """
 
     function: Callable[[Any], Any]
@@ -26,7 +26,7 @@ class Probabilities(NamedTuple):
 
 
 def probabilities(model: Any, loader: str) -> Probabilities | str:
-    """Return what a ``PyFuncModel`` offers; a string says why it offers nothing."""
+    """Return the class probabilities of a ``PyFuncModel``, or why it has none."""
     if loader not in _LOADERS:
         return (
             "the model has no class probabilities: classifiers of scikit-learn, XGBoost, LightGBM "
@@ -45,9 +45,9 @@ def probabilities(model: Any, loader: str) -> Probabilities | str:
 
 
 def names_of(class_names: list[Any], likely: Any) -> list[Any]:
-    """Return a name for each column of probabilities: the classes', or the columns' numbers.
+    """Return the name of each column of probabilities: its class, or its number.
 
-    A library names two classes where a row may have several labels, with a column for each label.
+    If rows may have several labels, the columns are labels, and a library names only two classes.
     """
     first = likely[0] if isinstance(likely, list) and likely else None
     if not isinstance(first, list) or len(first) == len(class_names):
@@ -58,7 +58,7 @@ def names_of(class_names: list[Any], likely: Any) -> list[Any]:
 def _by_output(model: Any, classes: list[Any]) -> list[Any]:
     """Return the classes of each output in the order of the outputs.
 
-    A chain has them, and its classifiers, in the order in which it asks these.
+    A chain lists them in the order in which it calls its classifiers.
     """
     order = getattr(_innermost(model), "order_", None)
     if order is None:
@@ -67,7 +67,7 @@ def _by_output(model: Any, classes: list[Any]) -> list[Any]:
 
 
 def _innermost(model: Any) -> Any:
-    """Return the classifier in a pipeline, or that a search has found."""
+    """Return the last step of a pipeline, the best estimator of a search, or the model itself."""
     while True:
         if steps := getattr(model, "steps", None):
             model = steps[-1][1]
@@ -78,13 +78,13 @@ def _innermost(model: Any) -> Any:
 
 
 def _of_outputs(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that answers by row what ``function`` answers by output."""
+    """Return ``function`` with its answer by row instead of by output."""
 
     def call(data: Any) -> Any:
         import numpy as np
 
         answer = function(data)
-        if not isinstance(answer, list):  # a chain, that of yes in each output
+        if not isinstance(answer, list):  # of a chain: only the second class of each output
             return np.stack([1 - answer, answer], axis=-1)
         if len({output.shape[1] for output in answer}) == 1:
             return np.stack(answer, axis=1)

@@ -55,12 +55,12 @@ def _trace_only_to_a_destination(mlflow: Any) -> None:
 
 def from_type_hints(model: Any) -> bool:
     """Whether the signature comes from the model's type hints, so that it takes a list."""
-    told = getattr(model.metadata, "_is_signature_from_type_hint", None)  # not in every MLflow
-    return bool(told is not None and told())
+    is_from_hint = getattr(model.metadata, "_is_signature_from_type_hint", None)  # in some MLflows
+    return bool(is_from_hint is not None and is_from_hint())
 
 
 def refused_the_input(error: BaseException) -> bool:
-    """Whether MLflow refused the input, rather than the model failing.
+    """Whether MLflow refused the input, as opposed to a failure of the model.
 
     The signature of chat models and agents is vague; their loaders refuse an input by raising any
     error.

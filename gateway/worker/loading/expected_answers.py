@@ -88,8 +88,8 @@ def _check(model: ServedModel, number: int, line: bytes) -> bool:
     request = strict_json.dumps(value["request"])
     answer, prediction = input_example.answer(model, request, f"{FILE}, line {number}")
     got = strict_json.loads(answer)["predictions"]
-    if told := difference(got, value["expected"], tolerance):
-        raise _failed(number, told, ",")
+    if found := difference(got, value["expected"], tolerance):
+        raise _failed(number, found, ",")
     return prediction.divisible
 
 
@@ -120,8 +120,8 @@ def difference(got: Any, expected: Any, tolerance: float, where: str = "") -> st
         pairs = [(f"{at}, {name[:40]!r}", got[name], expected[name]) for name in expected]
     else:
         return None if got == expected else f"{at}: another {_KINDS[type(got)]} than expected"
-    told = (difference(one, other, tolerance, place) for place, one, other in pairs)
-    return next((one for one in told if one), None)
+    found = (difference(one, other, tolerance, position) for position, one, other in pairs)
+    return next((one for one in found if one), None)
 
 
 def _off(got: float, expected: float, tolerance: float, where: str) -> str | None:

@@ -56,8 +56,8 @@ def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Predictio
         raise WarmUpFailedError(f"{what}: {_told(refusal)}") from refusal
     except Exception as error:  # the model's objects may raise anything
         log_without_data(error)
-        told = f"the model's answer could not be read: {type(error).__name__}"
-        raise WarmUpFailedError(f"{what}: {told}") from error
+        reason = f"the model's answer could not be read: {type(error).__name__}"
+        raise WarmUpFailedError(f"{what}: {reason}") from error
 
 
 def _told(refusal: RequestRefusedError) -> str:

@@ -213,7 +213,7 @@ def _too_much(order: Load) -> str:
 
 
 def _sentence(doing: str, error: BaseException) -> str:
-    """Return what failed. A missing library is named, so that it can be installed."""
+    """Return the failure as a sentence. It names a missing library, so that it can be installed."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{doing} the model needs {error.name!r}, which is not installed"
     return f"{doing} the model raised {type(error).__name__}"

@@ -1,4 +1,4 @@
-"""Tell transient faults, such as a network error or a full disk, from faults of the model."""
+"""Distinguish transient faults, such as a network error or a full disk, from faults of a model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a worker does to its own process: confinement, memory, priority, preloading."""
+"""The worker's own process: confinement, memory, priority, preloading."""

@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import TextIO
 
-_MOST_PLACES = 100
+_MOST_LOCATIONS = 100
 _MOST_CHARACTERS = 300
 
 
@@ -25,7 +25,7 @@ class WarningLog:
 
     def __init__(self) -> None:
         self.serving = False
-        self._places: set[tuple[type[Warning], str, int]] = set()
+        self._locations: set[tuple[type[Warning], str, int]] = set()
 
     def install(self) -> None:
         """Replace ``warnings.showwarning``."""
@@ -44,10 +44,10 @@ class WarningLog:
         if file is not None:  # the caller chose the file: write it there in full
             file.write(warnings.formatwarning(message, category, filename, lineno, line))
             return
-        place = (category, filename, lineno)
-        if place in self._places or len(self._places) >= _MOST_PLACES:
+        location = (category, filename, lineno)
+        if location in self._locations or len(self._locations) >= _MOST_LOCATIONS:
             return
-        self._places.add(place)
-        told = "" if self.serving else f": {message}"[:_MOST_CHARACTERS]
+        self._locations.add(location)
+        text = "" if self.serving else f": {message}"[:_MOST_CHARACTERS]
         with contextlib.suppress(Exception):  # a model may have closed the stream
-            sys.stderr.write(f"warning: {category.__name__} in {filename}, line {lineno}{told}\n")
+            sys.stderr.write(f"warning: {category.__name__} in {filename}, line {lineno}{text}\n")

@@ -1,1 +1,1 @@
-"""How gateway and worker talk: frames, messages and the worker's end of the connection."""
+"""The protocol of gateway and worker: frames, messages and the worker's end of the connection."""

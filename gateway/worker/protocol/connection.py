@@ -14,7 +14,7 @@ _READ_BYTES = 256 * 1024
 
 
 class ConnectionEndedError(Exception):
-    """The gateway is gone: nobody is left to answer."""
+    """The gateway has ended, so no request can be answered."""
 
 
 class Connection:
@@ -26,7 +26,7 @@ class Connection:
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a part of a frame has come, and the rest is on its way."""
+        """Whether a frame has arrived in part."""
         return self._reader.is_in_a_frame
 
     def receive(self, *, wait: bool) -> list[Frame]:
@@ -49,9 +49,7 @@ class Connection:
             frames += self._reader.feed(data)
 
     def receive_within(self, seconds: float) -> list[Frame]:
-        """Return the frames that have arrived, or arrive in this time; none, if none do.
-
-        A part of a frame does not count as a frame.
+        """Return the complete frames that have arrived, or arrive within ``seconds``.
 
         Raises:
             ConnectionEndedError: End of the stream, or an error on it.

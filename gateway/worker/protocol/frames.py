@@ -1,11 +1,11 @@
-"""How bytes travel between gateway and worker: length-prefixed frames on a socket pair.
+"""Frames between gateway and worker: length-prefixed, on a socket pair.
 
 A frame is a fixed prefix, a small JSON header and a raw body::
 
     kind: u8 | header length: u32 | body length: u32 | id: u64 | header | body
 
-all big-endian. ``id`` is the request's number on this connection, 0 where there is none.
-Nothing is ever unpickled from a frame.
+all big-endian. ``id`` is the number of the request on this connection, or 0 without a request.
+Frames are never unpickled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_BODY_BYTES = 1024 * 1024 * 1024
 
 
 class FrameError(Exception):
-    """The peer sent something that is no frame; the connection cannot be used any more."""
+    """The peer sent an invalid frame; the connection cannot be used any longer."""
 
 
 class Frame(NamedTuple):
-    """One frame, taken apart. ``header`` is JSON, still encoded."""
+    """One frame. ``header`` is encoded JSON."""
 
     kind: int
     id: int
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 def pack(kind: int, frame_id: int, header: bytes, body: bytes = b"") -> list[bytes]:
-    """Return the pieces of a frame, for one gathering write; of a small one, a single piece."""
+    """Return the pieces of a frame for one gathering write; a small frame is one piece."""
     prefix = PREFIX.pack(kind, len(header), len(body), frame_id)
     return [prefix + header + body] if len(body) <= _SMALL_BYTES else [prefix + header, body]
 
@@ -44,9 +44,9 @@ class FrameReader:
     """Cuts a stream of bytes into frames, whatever the sizes of the reads. Not thread-safe.
 
     Attributes:
-        max_body_bytes: A frame with a larger body is none.
-        max_header_bytes: Nor is one with a larger header.
-        max_frames: The most that one read may complete: more are a flood.
+        max_body_bytes: The largest valid body.
+        max_header_bytes: The largest valid header.
+        max_frames: The most frames that one read may complete; more are a flood.
     """
 
     max_body_bytes: int = MAX_BODY_BYTES
@@ -54,21 +54,21 @@ class FrameReader:
     max_frames: int = 1_000_000
 
     def __post_init__(self) -> None:
-        """Start with nothing received."""
+        """Start with an empty buffer."""
         self._buffer = bytearray()
 
     @property
     def is_in_a_frame(self) -> bool:
-        """Whether a part of a frame has come, and the rest has not."""
+        """Whether a frame was received in part."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take received bytes; return the frames that are now whole, oldest first.
+        """Take received bytes; return the frames that are complete now, oldest first.
 
         Raises:
-            FrameError: A length is beyond the limits, or there are too many.
+            FrameError: A length is beyond the limits, or there are too many frames.
         """
-        if self._buffer:  # part of a frame came before
+        if self._buffer:  # part of a frame was received before
             self._buffer += data
             frames, end = self._cut(self._buffer)
             del self._buffer[:end]
@@ -79,7 +79,7 @@ class FrameReader:
         return frames
 
     def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
-        """Return the whole frames that ``data`` begins with, and where they end."""
+        """Return the complete frames at the start of ``data``, and where they end."""
         frames: list[Frame] = []
         start, size = 0, len(data)
         with memoryview(data) as view:

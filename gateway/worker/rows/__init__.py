@@ -1,1 +1,1 @@
-"""A request's rows: read from JSON, checked by the signature, made arrays, and back."""
+"""Rows of requests and answers: JSON, validated by the signature, to arrays, and back to JSON."""

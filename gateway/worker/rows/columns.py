@@ -1,8 +1,8 @@
-"""One JSON column to one array, by the column's type in the signature.
+"""Converts one JSON column to one array, by the column's type in the signature.
 
-The rules are MLflow's enforcement where it is strict: whole numbers go into ``double``, nothing
-else is converted silently. Two are stricter: a string never becomes a number, and null stands only
-in a column that the signature calls optional. Base64 may have the line breaks that MLflow writes.
+The rules are those of MLflow's strict enforcement: whole numbers become ``double``, and nothing
+else is converted silently. Two rules are stricter: a string never becomes a number, and null is
+allowed in optional columns only. Base64 may have the line breaks that MLflow writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUMPY_TYPES = {
     "boolean": "bool",
 }
 WHOLE_TYPES = frozenset(_WIDTHS)
-"""Arrays of these types have no null."""
+"""Types whose arrays have no null."""
 SCALAR_TYPES = frozenset({*_NUMPY_TYPES, "string", "binary", "datetime"})
 PLAIN_TYPES: dict[str, frozenset[type]] = {
     "double": frozenset({float, int}),
@@ -35,7 +35,7 @@ PLAIN_TYPES: dict[str, frozenset[type]] = {
     "boolean": frozenset({bool}),
     "string": frozenset({str}),
 }
-"""What JSON's values of a type are where none has to be converted."""
+"""The Python types of JSON values that need no conversion, by the column's type."""
 _NAMES = {
     str: "a string",
     bool: "a boolean",
@@ -59,10 +59,10 @@ _NEWEST = dt.datetime(2262, 4, 11)  # noqa: DTZ001  # as above
 def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> Any:
     """Return ``values``, one JSON value per row, as a one-dimensional array of the type ``kind``.
 
-    A type that is not in `SCALAR_TYPES` passes as it came. In a required column null is refused.
+    Values of types outside `SCALAR_TYPES` are not converted. A required column must have no null.
 
     Raises:
-        RequestRefusedError: A value is not of the type; names row and field.
+        RequestRefusedError: A value is not of the type; the details name row and field.
     """
     import numpy as np
 
@@ -75,7 +75,7 @@ def to_array(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
         return _floats(name, values, kind)
     if kind == "datetime":
         return np.array(values, dtype="datetime64[ns]")
-    if kind in {"string", "binary"} or None in values:  # truth values may be null
+    if kind in {"string", "binary"} or None in values:  # booleans may be null
         return _objects(values)
     if kind in _WIDTHS:
         _refuse_wide(name, values, _WIDTHS[kind])
@@ -88,13 +88,13 @@ def plain_array(values: Sequence[Any], kind: str) -> Any:
 
     if kind == "string":
         return _objects(values)
-    if kind == "float":  # rounded twice, as every other way does it
+    if kind == "float":  # rounded twice, as in `to_array`
         return np.array(values, dtype=np.float64).astype(np.float32)
     return np.array(values, dtype=_NUMPY_TYPES[kind])
 
 
 def infer(values: Sequence[Any]) -> Any:
-    """Return ``values`` as an array of the narrowest type that fits: there is no signature."""
+    """Return ``values`` as an array of the narrowest type that fits, without a signature."""
     import numpy as np
 
     types = set(map(type, values))
@@ -118,7 +118,7 @@ def whole_numbers(values: Sequence[int]) -> Any:
 
 
 def describe_type(value: Any) -> str:
-    """Return what ``value`` is in JSON, without saying it."""
+    """Return the JSON type of ``value``, without the value."""
     return _NAMES.get(type(value), "a value")
 
 
@@ -129,7 +129,7 @@ def _objects(values: Sequence[Any]) -> Any:
 
 
 def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> list[Any]:
-    """Return each value as the type's Python value, null where allowed."""
+    """Return each value as the type's Python value; null is allowed in optional columns."""
     one = _ONE[kind]
     converted: list[Any] = []
     details: list[Detail] = []
@@ -149,12 +149,12 @@ def _convert(name: str, values: Sequence[Any], kind: str, *, required: bool) -> 
 def _check_null(kind: str, *, required: bool) -> None:
     if required:
         raise ValueError("null in a required column")
-    if kind in WHOLE_TYPES:  # not all of them are null: that column would have been left out
+    if kind in WHOLE_TYPES:  # a column of nulls only was left out before
         raise ValueError(f"null beside whole numbers: a column of type {kind} has no null")
 
 
 def _of(*types: type, needed: str) -> Callable[[Any], Any]:
-    """Return a function that returns a value of these types, and refuses any other."""
+    """Return a function that returns a value of these types and refuses others."""
 
     def checked(value: Any) -> Any:
         if type(value) not in types:
@@ -183,10 +183,10 @@ def _binary(value: Any) -> bytes:
 
 
 def moment(text: str) -> dt.datetime:
-    """Return the date and time that ``text`` spells, with its time zone where it names one.
+    """Return the date and time in ``text``, with its time zone if it names one.
 
     Raises:
-        ValueError: It is not ISO 8601, or finer than a microsecond; does not hold the data.
+        ValueError: It is not ISO 8601, or finer than a microsecond. The message has no data.
     """
     one, nanoseconds = _moment(text)
     if nanoseconds:
@@ -195,10 +195,10 @@ def moment(text: str) -> dt.datetime:
 
 
 def _moment(text: str) -> tuple[dt.datetime, int]:
-    """Return the date and time that ``text`` spells, and the nanoseconds that it has no place for.
+    """Return the date and time in ``text``, and the nanoseconds beyond its microseconds.
 
-    Python 3.10, which a model may bring, reads no Z, and three or six digits of a fraction only.
-    Later ones cut a fraction, and take that of a minute for one of a second.
+    Python 3.10, which a model may use, does not read Z, and reads fractions of three or six digits
+    only. Later versions truncate fractions, and read those of a minute as of a second.
     """
     if text[-1:] in {"Z", "z"}:
         text = text[:-1] + "+00:00"
@@ -219,7 +219,7 @@ def _moment(text: str) -> tuple[dt.datetime, int]:
 
 
 def _datetime(value: Any) -> Any:
-    """Return a moment in UTC without a zone: `numpy`'s, where it has nanoseconds."""
+    """Return a moment in UTC without a zone; with nanoseconds, as numpy's type."""
     one, nanoseconds = _moment(_string(value))
     try:
         if one.tzinfo is not None:
@@ -248,17 +248,17 @@ _ONE: dict[str, Callable[[Any], Any]] = {
 
 
 def scalar(kind: str, value: Any) -> Any:
-    """Return one JSON value as Python's value of the type ``kind``; other types pass unchecked.
+    """Return one JSON value as Python's value of a scalar type; other types are not checked.
 
     Raises:
-        ValueError: It is not of the type; says why, without the value.
+        ValueError: It is not of the type. The message has the reason, without the value.
     """
     one = _ONE.get(kind)
     return value if one is None else one(value)
 
 
 def narrow(kind: str, value: Any) -> Any:
-    """Return what `scalar` returned as the value that MLflow takes for the type ``kind``.
+    """Return a value of `scalar` in the type that MLflow takes for ``kind``.
 
     Raises:
         ValueError: It is beyond the type's bounds.

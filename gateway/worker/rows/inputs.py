@@ -17,12 +17,12 @@ TENSOR_NAME = ""
 
 
 class Form(NamedTuple):
-    """The form of rows: the traits for which a model may treat rows otherwise.
+    """The form of rows: the traits on which a model's treatment of rows may depend.
 
     Attributes:
         kind: As in `Inputs`.
-        names: Of the arrays.
-        nulls: Names of those in which a null is nothing new, or cannot be.
+        names: The names of the arrays.
+        nulls: The names of arrays in which nulls are covered, or cannot occur.
     """
 
     kind: str
@@ -38,10 +38,10 @@ class Inputs:
         kind: `COLUMNS` (one array per column), `TENSOR` (one array), `TENSORS` (named arrays),
             `VALUES` (an array of objects, one per row) or `WHOLE` (one value that has no rows).
         arrays: ``numpy`` arrays by name, in the signature's order; shape ``(rows, …)``.
-        rows: How many rows.
+        rows: The number of rows.
         params: The caller's params, validated.
-        index: The caller's labels of the rows of a table; None: they are counted from 0.
-        together: Whether they are the rows of several requests, or stand for such in a proof.
+        index: The caller's labels of a table's rows, or None if they are numbered from 0.
+        together: Whether the rows are of several requests, or represent such in a proof.
     """
 
     kind: str
@@ -52,9 +52,9 @@ class Inputs:
     together: bool = False
 
     def joins_with(self) -> tuple[object, ...]:
-        """Return a key; inputs with equal keys can be joined into one.
+        """Return a key; inputs with equal keys can be joined.
 
-        Labels of the caller's own may be twice there with another caller's: they go alone.
+        Rows with a caller's labels are never joined: another caller may use the same labels.
         """
         if self.index is not None or self.kind == WHOLE:
             return (object(),)
@@ -64,12 +64,12 @@ class Inputs:
         return (self.kind, shapes, repr(sorted(self.params.items())))
 
     def form(self) -> Form:
-        """Return what the rows are like."""
+        """Return the form of the rows."""
         nulls = frozenset(name for name, array in self.arrays.items() if _has_null(array))
         return Form(self.kind, frozenset(self.arrays), nulls)
 
     def is_like(self, form: Form) -> bool:
-        """Whether the arrays are those of ``form``, and no null in them is new."""
+        """Whether ``form`` has the same arrays and covers their nulls."""
         if self.kind != form.kind or self.arrays.keys() != form.names:
             return False
         return not any(
@@ -79,8 +79,8 @@ class Inputs:
     def joined(self, others: Sequence[Inputs]) -> Inputs:
         """Return these rows and those of ``others``, in order; all have equal ``joins_with``.
 
-        What several are joined in shares nothing with them: a model may change it, and raise, and
-        is then given each alone.
+        The result of several shares no data with them: if the model changes it and then raises,
+        each request is predicted alone from its own data.
         """
         if not others:
             return self
@@ -95,7 +95,7 @@ class Inputs:
         return Inputs(self.kind, arrays, rows, unshared(self.params), together=True)
 
     def native(self) -> Any:
-        """Return what a pyfunc takes: a DataFrame, an array, arrays by name, a list, a value."""
+        """Return the input of a pyfunc: a DataFrame, an array, arrays by name, a list, a value."""
         if self.kind == TENSOR:
             return self.arrays[TENSOR_NAME]
         if self.kind == TENSORS:
@@ -109,7 +109,7 @@ class Inputs:
         return pd.DataFrame(self.arrays, index=self.index)
 
     def copy(self) -> Inputs:
-        """Return the same in arrays of its own: a model may change what it is given."""
+        """Return a copy with arrays of its own, since a model may change its input."""
         arrays = {name: _copied(array) for name, array in self.arrays.items()}
         return Inputs(self.kind, arrays, self.rows, self.params, self.index, self.together)
 
@@ -121,7 +121,7 @@ class Inputs:
 
 
 def whole(value: Any) -> Inputs:
-    """Return one value as all of the input. It is one row, and joined with no other."""
+    """Return one value as the whole input: one row, which is never joined."""
     import numpy as np
 
     array = np.empty(1, dtype=object)
@@ -130,12 +130,12 @@ def whole(value: Any) -> Inputs:
 
 
 def _copied(array: Any) -> Any:
-    """Return an array of its own, and of its own lists and objects where it holds such."""
+    """Return a copy of an array; lists and objects in it are copied too."""
     return deepcopy(array) if array.dtype.kind == "O" else array.copy()
 
 
 def _has_null(array: Any) -> bool:
-    """Whether an array holds a null: NaN, no date, or None, also inside its lists and objects."""
+    """Whether an array has a null: NaN, NaT or None, also inside its lists and objects."""
     import numpy as np
 
     if array.dtype.kind == "f":
@@ -156,7 +156,7 @@ def _is_or_holds_null(value: Any) -> bool:
 
 
 def unshared(value: Any) -> Any:
-    """Return JSON, or what holds arrays of it, with lists, objects and arrays of its own."""
+    """Return a copy of JSON, whose lists may be arrays; immutable values are shared."""
     if type(value) is list:
         return [unshared(one) for one in value]
     if type(value) is dict:
@@ -165,7 +165,7 @@ def unshared(value: Any) -> Any:
 
 
 def _with_own_cells(array: Any) -> Any:
-    """Return an array that was just made, its cells unshared where they may be changed."""
+    """Return a new array with its cells unshared if they are mutable."""
     if array.dtype.kind != "O":
         return array
     import numpy as np
@@ -175,5 +175,5 @@ def _with_own_cells(array: Any) -> Any:
 
 
 def join(parts: Sequence[Any]) -> Inputs:
-    """Return the rows of ``parts``, in order, as one; all have equal ``joins_with``."""
+    """Join the rows of ``parts`` in order; all have equal ``joins_with``."""
     return parts[0].joined(parts[1:])  # type: ignore[no-any-return]  # of Inputs or PlainRows

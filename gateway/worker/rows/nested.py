@@ -1,8 +1,8 @@
-"""Types that hold others: MLflow's ``array``, ``object``, ``map`` and ``any``, and values of them.
+"""Types that hold others: MLflow's ``array``, ``object``, ``map`` and ``any``, and their values.
 
-A signature has them as types of columns, where they bind, and as what a model's type hints came to.
-A hint says more than its signature (an item that may be null, a field that a model of its own
-checks): there values are only converted, and what is wrong with one is told once MLflow refused it.
+A column of such a type is validated here. The type of a model's type hint is less precise than the
+hint (an item may be null, a class may validate a field), so its values are only converted; their
+faults are listed if MLflow refuses them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gateway.worker.rows import columns
 HOLDERS = frozenset({"array", "object", "map", "any"})
 _ENDLESS = 1000
 _NULLABLE_ITEMS = frozenset({"double", "float"})
-"""Null among items of these is NaN; MLflow makes words and truth values of others."""
+"""Null among items of these types is NaN. MLflow would turn other nulls into text or booleans."""
 
 Fault = tuple[str, str]
-"""Where in a value, as ``home.city`` or ``tags[1]``, empty for all of it; and why."""
+"""The position in a value, as ``home.city`` or ``tags[1]``, or empty for all of it; the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Type:
 
     Attributes:
         kind: Its name.
-        held: Of an ``array`` the type of its items, of a ``map`` that of its values.
-        properties: Of an ``object``, by name.
-        required: Of a property: whether it must be there, and not null.
+        held: The type of the items of an ``array``, or of the values of a ``map``.
+        properties: The types of the properties of an ``object``, by name.
+        required: Whether a property must be present and not null.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Type:
 
 
 def levels_of(type_: Type) -> int:
-    """Return how many levels a value of a type can have; of ``any``, more than a body may."""
+    """Return the most levels of a value of a type; of ``any``, more than a body may have."""
     if type_.kind == "any":
         return _ENDLESS
     held = [type_.held] if type_.held else [*type_.properties.values()]
@@ -54,7 +54,7 @@ def parse(spec: Mapping[str, Any]) -> Type:
 
     Raises:
         KeyError: A part of it is missing.
-        TypeError: It is no object.
+        TypeError: It is not an object.
     """
     kind, required = spec["type"], bool(spec.get("required", True))
     if kind == "array":
@@ -68,28 +68,28 @@ def parse(spec: Mapping[str, Any]) -> Type:
 
 
 def bind(type_: Type, value: Any, faults: list[Fault]) -> Any:
-    """Return a column's value as MLflow takes it; what does not fit is added to ``faults``.
+    """Return a column's value for MLflow; add its misfits to ``faults``.
 
-    ``float`` and ``integer`` become ``numpy``'s, since MLflow narrows no number.
+    ``float`` and ``integer`` become numpy's types, since MLflow narrows no number.
     """
     return _Reader(faults, binds=True).read(type_, value, "")
 
 
 def convert(type_: Type, value: Any) -> tuple[Any, list[Fault]]:
-    """Return a hint's value with its numbers, bytes and dates, and what can be none of these."""
+    """Return a hint's value with numbers, bytes and dates converted, and malformed strings."""
     reader = _Reader([], binds=False)
     return reader.read(type_, value, ""), reader.garbled
 
 
 def faults_of(type_: Type, value: Any) -> list[Fault]:
-    """Say what is wrong with a hint's value, converted or not."""
+    """Return the faults of a hint's value, converted or not."""
     faults: list[Fault] = []
     _Reader(faults, binds=False).read(type_, value, "")
     return faults
 
 
 class _Reader:
-    """Walks one value. Adds to ``faults`` until there are enough of them."""
+    """Walks one value; adds up to `MAX_DETAILS` entries to ``faults``."""
 
     def __init__(self, faults: list[Fault], *, binds: bool) -> None:
         self._faults = faults
@@ -166,9 +166,9 @@ def _below(at: str, name: str) -> str:
 
 
 def cell(value: Any) -> Any:
-    """Return a column's list, bound before, as the array that MLflow makes of it.
+    """Return a bound list of a column as an array, as MLflow does.
 
-    It stays a list where no array holds it: items that are lists of several lengths.
+    A list of lists of several lengths has no array and stays a list.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What a model returned, as rows of JSON values: MLflow's own spelling, but for dates in arrays."""
+"""Converts a model's output to JSON values, as MLflow spells them except dates in arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MAX_DEPTH = 62
-"""Below the outermost list: in its envelope an answer has as many levels as a body may, 64."""
+"""Levels below the outermost list. With the envelope, an answer has 64 levels, as a body may."""
 
 
 def row_count(output: Any) -> int | None:
-    """Return how many rows ``output`` has; None if it is not a sequence of rows."""
+    """Return the number of rows of ``output``, or None if it is not a sequence of rows."""
     if isinstance(output, (str, bytes, Mapping)):
         return None
     shape = getattr(output, "shape", None)
@@ -23,28 +23,28 @@ def row_count(output: Any) -> int | None:
 
 
 def rows_of(output: Any, start: int, stop: int) -> Any:
-    """Return the rows from ``start`` to before ``stop``, still as the model's own kind."""
+    """Return the rows from ``start`` to before ``stop``, in the model's own type."""
     positional = getattr(output, "iloc", None)
     return output[start:stop] if positional is None else positional[start:stop]
 
 
-def rows_at(output: Any, places: Sequence[int]) -> Any:
-    """Return the rows at ``places``, in that order, still as the model's own kind."""
+def rows_at(output: Any, positions: Sequence[int]) -> Any:
+    """Return the rows at ``positions``, in that order, in the model's own type."""
     positional = getattr(output, "iloc", None)
     if positional is not None:
-        return positional[list(places)]
+        return positional[list(positions)]
     if isinstance(output, (list, tuple)):
-        return [output[place] for place in places]
-    return output[list(places)]
+        return [output[position] for position in positions]
+    return output[list(positions)]
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
     """Return ``value`` as lists, dicts, strings and numbers.
 
-    A DataFrame becomes records, and so does a Series: MLflow makes it a DataFrame of one column.
+    A DataFrame becomes records. So does a Series, as a DataFrame of one column, as in MLflow.
 
     Raises:
-        TypeError: A part of it has no spelling in JSON.
+        TypeError: JSON cannot express a part of it.
     """
     if value is None or type(value) in {bool, int, float, str}:
         return value
@@ -71,7 +71,7 @@ def _is_series(value: Any) -> bool:
 
 
 def only_not_finite(output: Any) -> bool:
-    """Whether ``output`` holds numbers that are not finite, and beside them nothing but nulls."""
+    """Whether ``output`` has numbers that are not finite, and otherwise only nulls."""
     found, pending = False, [to_json(output)]
     while pending:
         item = pending.pop()
@@ -99,14 +99,14 @@ def _foreign(value: Any, depth: int) -> Any:
     if callable(to_text := getattr(value, "isoformat", None)):
         return to_text()
     if isinstance(value, str):
-        return str.__str__(value)  # an enumeration's text: str() says the member's name
+        return str.__str__(value)  # of an enumeration, str() would return the member's name
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, int) else float(value)
     return _of_a_class(value, depth)
 
 
 def _name(key: Any) -> str:
-    """Return a member's name as ``json`` spells it: true, null, NaN, an enumeration's text."""
+    """Return a member's name as ``json`` spells it: ``true``, ``null``, ``NaN``, or its text."""
     if isinstance(key, str):
         return str.__str__(key)
     spelled = key is None or isinstance(key, (int, float))
@@ -114,7 +114,7 @@ def _name(key: Any) -> str:
 
 
 def _without_nat(value: Any) -> Any:
-    """Return dates as strings with None for each that is missing."""
+    """Return dates with None for each NaT."""
     if isinstance(value, list):
         return [_without_nat(one) for one in value]
     return None if value == "NaT" else value

@@ -1,9 +1,8 @@
-"""A few rows of plain values: checked as they are, and made arrays with those they are joined with.
+"""A few rows of plain values: validated as they are, and converted to arrays with their batch.
 
-One small array costs as much as a hundred values, and a batch of requests with a row each would
-make, check and join four hundred of them. So what fits a signature as it came stays as it is until
-its batch is known. Whatever does not fit plainly goes the way of `gateway.worker.columns`, which
-converts, or says what is wrong with it.
+One small array costs as much as a hundred values, and a batch of one-row requests would make,
+check and join four hundred arrays. So values that need no conversion become arrays only once their
+batch is known. All others are converted or refused by `gateway.worker.rows.columns`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from gateway.worker.rows import columns
 from gateway.worker.rows.inputs import COLUMNS, Form, Inputs, unshared
 
 MOST_ROWS = 64
-"""Of more rows an array is smaller than the values, and costs less than to keep them."""
+"""The most rows. For more, an array is smaller than the values and costs less."""
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 class _Column(NamedTuple):
-    """What plain values of one column are: of these types, and within these bounds."""
+    """The types and bounds of the plain values of one column."""
 
     label: str | int
     kind: str
@@ -38,10 +37,12 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 
 class PlainLayout:
-    """The columns of a signature all of whose types have plain values."""
+    """The columns of a signature all of whose types have plain values.
+
+    ``specs`` are the label and type of each column, in the signature's order.
+    """
 
     def __init__(self, specs: Sequence[tuple[str | int, str]]) -> None:
-        """``specs``: label and type of each column, in the signature's order."""
         self._columns = [
             _Column(label, kind, columns.PLAIN_TYPES[kind], _BOUNDS.get(kind))
             for label, kind in specs
@@ -49,7 +50,7 @@ class PlainLayout:
         self.labels = frozenset(label for label, _ in specs)
 
     def take(self, given: Mapping[Any, Sequence[Any]], rows: int) -> PlainRows | None:
-        """Return the columns if all are there and fit as they are, else None."""
+        """Return the columns if all are present and have plain values, else None."""
         taken = []
         for label, _, types, bounds in self._columns:
             values = given.get(label)
@@ -72,11 +73,11 @@ class PlainLayout:
 
 @dataclass(slots=True)
 class PlainRows:
-    """Validated rows that are no arrays yet.
+    """Validated rows before their conversion to arrays.
 
     Attributes:
         values: The values of each column, in the signature's order.
-        rows: How many rows.
+        rows: The number of rows.
         params: The caller's params, validated.
     """
 
@@ -86,11 +87,11 @@ class PlainRows:
     params: dict[str, Any] = field(default_factory=dict)
 
     def joins_with(self) -> tuple[object, ...]:
-        """Return a key; those with equal keys can be joined into one."""
+        """Return a key; rows with equal keys can be joined."""
         return (self.layout, repr(sorted(self.params.items())) if self.params else "")
 
     def is_like(self, form: Form) -> bool:
-        """Whether the columns are those of ``form``: plain values are never null."""
+        """Whether ``form`` has the same columns. Plain values are never null."""
         names, labels = form.names, self.layout.labels
         return (names is labels or names == labels) and form.kind == COLUMNS
 
@@ -103,4 +104,4 @@ class PlainRows:
 
 
 Rows = Inputs | PlainRows
-"""The rows of a body; `gateway.worker.rows.inputs.join` makes `Inputs` of a batch."""
+"""The rows of a body; `gateway.worker.rows.inputs.join` returns the `Inputs` of a batch."""

@@ -1,7 +1,7 @@
-"""A model's signature: which columns, tensors or values it takes, and which params.
+"""A model's signature: its columns, tensors or values, and its params.
 
-Read from MLflow's own JSON (the lists under ``signature`` of an MLmodel), without MLflow: our
-answers name the row and the field, and MLflow's own would repeat the caller's data.
+It is read from MLflow's JSON (the lists under ``signature`` of an MLmodel), without MLflow, whose
+errors would repeat the caller's data instead of naming row and field.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.worker.rows.plain_rows import PlainLayout
 _ONE_RECORD = frozenset({"array", "object"})
 _MOST_LEVELS = 64
 _LEVELS_AROUND = 8
-"""Of a body around a cell: the object, its member, rows, a row; and as many for what is dropped."""
+"""Levels of a body around a cell: object, member, rows, row; and as many for dropped members."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Column:
     """One column.
 
     Attributes:
-        label: Its name, or its position where the signature has no names.
+        label: Its name, or its position if the signature has no names.
         kind: MLflow's name of its type.
-        holder: The type, where it is one that holds others.
-        named: Whether it has a name, which may be a whole number: a DataFrame's own count.
+        holder: Its type if that holds other types, else None.
+        named: Whether it has a name. A name may be a whole number, as a DataFrame's default.
     """
 
     label: str | int
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor; ``name`` is empty where the model takes one that has none."""
+    """One tensor; ``name`` is empty if the signature does not name it."""
 
     name: str
     dtype: str
@@ -51,7 +51,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Param:
-    """One param: its type, and its default where the caller gives none."""
+    """One param: its type, and the default for requests without it."""
 
     name: str
     kind: str
@@ -62,10 +62,10 @@ class Param:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model takes: columns, tensors, or values of a type; of none of them, anything.
+    """The input of a model: columns, tensors, values of a type, or anything if all are empty.
 
     Attributes:
-        value: The type of one row of a model that has it from its type hints: it takes a list.
+        value: The type of one row by the model's type hints, or None. The model takes a list.
     """
 
     columns: tuple[Column, ...] = ()
@@ -80,7 +80,7 @@ class Signature:
 
     @cached_property
     def levels(self) -> int:
-        """How many levels a body can have that fits, and some more for members that are dropped."""
+        """The most levels of a valid body, and some more for members that are dropped."""
         if not self.enforced:
             return _MOST_LEVELS
         held = [column.holder for column in self.columns if column.holder] + [
@@ -92,16 +92,16 @@ class Signature:
 
     @cached_property
     def plain(self) -> PlainLayout | None:
-        """How plain values are read; None: there are columns of types that have none."""
+        """The layout of plain values, or None if a column's type has no plain values."""
         if not all(column.kind in columns.PLAIN_TYPES for column in self.columns):
             return None
         return PlainLayout([(column.label, column.kind) for column in self.columns])
 
     def proved(self, form: Form) -> Form:
-        """Return what rows are like for which a proof holds that was made with such of ``form``.
+        """Return the form of rows that a proof covers, which was made with rows of ``form``.
 
-        In a required column of a plain type no null comes as far as the model. And names that are
-        this signature's own are its own object: they are compared with every request's.
+        Nulls in required columns of scalar types count as covered: they never reach the model. If
+        the names are the signature's, the form has the same object, which is faster to compare.
         """
         never = {c.label for c in self.columns if c.required and c.kind in columns.SCALAR_TYPES}
         own = form.names if self.plain is None else self.plain.labels
@@ -114,7 +114,7 @@ class Signature:
         return any(column.kind in _ONE_RECORD for column in self.columns)
 
     def is_one_record(self, given: Mapping[str, Any]) -> bool:
-        """Whether an object under ``inputs`` is one row, and not columns: MLflow's rule."""
+        """Whether an object under ``inputs`` is one row, not columns, by MLflow's rule."""
         return self.holds_others or not any(
             type(value) is list and not (name in self._of_anything and _is_text(value))
             for name, value in given.items()
@@ -126,16 +126,16 @@ class Signature:
 
     @cached_property
     def nameless(self) -> bool:
-        """Whether there are columns, and none has a name."""
+        """Whether the columns, of which there are some, have no names."""
         return bool(self.columns) and not any(column.named for column in self.columns)
 
     @cached_property
     def takes_one_value(self) -> bool:
-        """Whether the model takes one tensor without a name, and that has no dimensions."""
+        """Whether the model takes one unnamed tensor without dimensions."""
         return any(not tensor.name and not tensor.shape for tensor in self.tensors)
 
     def labelled(self, labels: Sequence[Any]) -> Signature:
-        """Return this, its nameless columns with the names that a caller gives them, in order."""
+        """Return the signature with a caller's labels, in order, for nameless columns."""
         if not self.nameless or self.columns[0].label in labels:
             return self
         named = zip(self.columns, labels, strict=False)
@@ -148,10 +148,10 @@ def parse(signature: Mapping[str, Any] | None, *, from_type_hints: bool = False)
 
     Args:
         signature: MLflow's lists, or None if the model has none.
-        from_type_hints: Whether MLflow has made it of the model's type hints.
+        from_type_hints: Whether MLflow derived it from the model's type hints.
 
     Raises:
-        ValueError: It is not MLflow's JSON.
+        ValueError: It is not MLflow's JSON of a signature.
     """
     if not signature:
         return Signature()
@@ -167,7 +167,7 @@ def parse(signature: Mapping[str, Any] | None, *, from_type_hints: bool = False)
             params=params,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the signature is not MLflow's: {error!r}") from error
+        raise ValueError(f"the signature must be MLflow's JSON: {error!r}") from error
 
 
 def _is_text(values: list[Any]) -> bool:
@@ -195,15 +195,15 @@ def _tensor(spec: Mapping[str, Any]) -> Tensor:
 
 
 def validate_params(signature: Signature, given: Any) -> dict[str, Any]:
-    """Return every param of the signature, from ``given`` or by default; unknown ones are dropped.
+    """Return every param of the signature: the given value or the default. Others are dropped.
 
     Raises:
-        RequestRefusedError: ``given`` is no object, or a value is not of its type.
+        RequestRefusedError: ``given`` is not an object, or a value is not of its type.
     """
     if given is None:
         given = {}
     if type(given) is not dict:
-        raise invalid("the params are not an object", (None, "params", "not an object"))
+        raise invalid("'params' must be an object", (None, "params", "not an object"))
     validated: dict[str, Any] = {}
     details: list[Detail] = []
     for param in signature.params:
@@ -220,10 +220,10 @@ def validate_params(signature: Signature, given: Any) -> dict[str, Any]:
 
 
 def _as_param(param: Param, value: Any) -> Any:
-    """Return a caller's value as MLflow takes it: it wants whole numbers without a point.
+    """Return a caller's value for MLflow, which takes ``1`` but not ``1.0`` as a whole number.
 
     Raises:
-        ValueError: It is not of the param's type; says so, without the value.
+        ValueError: It is not of the param's type; the message does not have the value.
     """
     if value is None and not param.is_list:
         return value
@@ -238,7 +238,7 @@ def _as_param(param: Param, value: Any) -> Any:
     try:
         array = columns.to_array(param.name, values, param.kind, required=True)
         if param.kind == "datetime":
-            list(map(columns.moment, values))  # MLflow has Python's, which have microseconds
+            list(map(columns.moment, values))  # MLflow's params have microseconds at most
     except (RequestRefusedError, ValueError) as error:
         raise refused from error
     if param.kind not in columns.WHOLE_TYPES:

@@ -1,4 +1,4 @@
-"""Tables: columns, rows and records of JSON, checked against a signature's columns."""
+"""Tables: columns, rows and records of JSON, validated by a signature's columns."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gateway.worker.rows.plain_rows import MOST_ROWS, Rows
 from gateway.worker.rows.signature import Column, Signature
 
 _MAX_SPARSENESS = 64
-"""Cells of the table that records make, for each value that they give."""
+"""The most cells of a table of records, per value in the records."""
 
 
 def from_columns(
     signature: Signature, given: Mapping[Any, Sequence[Any]], rows: int, *, as_arrays: bool = False
 ) -> Rows:
-    """Validate columns: each a sequence of ``rows`` JSON values. Extra ones are dropped.
+    """Validate columns, each a sequence of ``rows`` JSON values; extra columns are dropped.
 
-    With ``as_arrays`` the model gets a cell that is a list as an array.
+    With ``as_arrays``, cells that are lists become arrays.
 
     Raises:
         RequestRefusedError: A column is missing, or a value does not fit.
@@ -46,14 +46,18 @@ def from_columns(
     )
     arrays = _arrays(signature.columns, given, as_arrays=as_arrays)
     if not arrays:
-        raise invalid("the input has none of the model's columns")
+        raise invalid("the input must have at least one of the model's columns")
     return Inputs(COLUMNS, arrays, rows)
 
 
 def _arrays(
     specs: Sequence[Column], given: Mapping[Any, Sequence[Any]], *, as_arrays: bool
 ) -> dict[str, Any]:
-    """Convert each column, collecting what is wrong with any of them."""
+    """Convert each column; collect the faults of all.
+
+    Raises:
+        RequestRefusedError: A value does not fit.
+    """
     arrays: dict[Any, Any] = {}
     details: list[Detail] = []
     for column in specs:
@@ -75,10 +79,10 @@ def _arrays(
 
 
 def _bound(label: str, holder: nested.Type, values: Sequence[Any], *, as_arrays: bool) -> list[Any]:
-    """Return a column of values that hold others, as MLflow takes them."""
+    """Return a column of lists or objects, as MLflow takes them."""
     bound: list[Any] = []
     details: list[Detail] = []
-    # MLflow makes numbers of a list of dates.
+    # MLflow would turn a list of dates into numbers.
     in_arrays = holder.held is not None and (as_arrays or holder.held.kind == "datetime")
     for row, value in enumerate(values):
         faults: list[nested.Fault] = []
@@ -96,9 +100,9 @@ def _after(at: str) -> str:
 
 
 def _is_only_null(kind: str, values: Sequence[Any]) -> bool:
-    """Whether a column has nothing but nulls, and a type that cannot say so: it counts as absent.
+    """Whether a column has only nulls, in a type without null: it counts as absent.
 
-    Other types keep it, as NaN or None: a model that fills in what is missing needs the column.
+    Other types keep the column, as NaN or None, for models that fill in missing values.
     """
     return kind in columns.WHOLE_TYPES and all(value is None for value in values)
 
@@ -110,13 +114,13 @@ def from_rows(
     *,
     as_arrays: bool = False,
 ) -> Rows:
-    """Validate rows: each a list with one value per label. The rest is as for columns.
+    """Validate rows, each a list with one value per label; see `from_columns`.
 
     Raises:
         RequestRefusedError: A row is no list or of another length, or a value does not fit.
     """
     if len(set(labels)) != len(labels):
-        raise invalid("a column is named twice")
+        raise invalid("each column must be named once")
     width = len(labels)
     refuse_if_any(
         (
@@ -124,14 +128,14 @@ def from_rows(
             for row, values in enumerate(data)
             if type(values) is not list or len(values) != width
         ),
-        "the rows are not as long as the columns",
+        "the rows must have one value per column",
     )
     given = dict(zip(labels, zip(*data, strict=True), strict=True)) if data else {}
     return from_columns(signature.labelled(labels), given, len(data), as_arrays=as_arrays)
 
 
 def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: bool = False) -> Rows:
-    """Validate records: each an object with a value per column. The rest is as for columns.
+    """Validate records, each an object with a value per column; see `from_columns`.
 
     Raises:
         RequestRefusedError: A record is no object, lacks a required column, or does not fit.
@@ -142,7 +146,7 @@ def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: boo
             for row, record in enumerate(records)
             if type(record) is not dict
         ),
-        "the rows are not all objects",
+        "the rows must be objects",
     )
     if signature.nameless:
         signature = signature.labelled(list(records[0]) if records else [])
@@ -163,8 +167,10 @@ def from_records(signature: Signature, records: Sequence[Any], *, as_arrays: boo
         labels = list(dict.fromkeys(name for record in records for name in record))
         given_values = sum(map(len, records))
         if len(labels) * len(records) > _MAX_SPARSENESS * given_values:
-            # As a table they would be the square of the body's size.
-            raise invalid("the rows have too few columns in common")
-    lacking_value = None if signature.enforced else math.nan  # as a DataFrame of records has it
+            # The table's size would be the square of the body's.
+            raise invalid(
+                "the rows have too few columns in common: send them with the same columns"
+            )
+    lacking_value = None if signature.enforced else math.nan  # as in a DataFrame of records
     given = {label: [record.get(label, lacking_value) for record in records] for label in labels}
     return from_columns(signature, given, len(records), as_arrays=as_arrays)

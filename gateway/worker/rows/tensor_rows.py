@@ -1,4 +1,4 @@
-"""Tensors of JSON, checked against a signature's."""
+"""Tensors of JSON, validated by a signature's tensors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def from_tensor(signature: Signature, value: Any) -> Inputs:
     """Validate one unnamed tensor, as nested lists; the first dimension is the row.
 
     Raises:
-        RequestRefusedError: The model takes named ones, or shape or elements do not fit.
+        RequestRefusedError: The model takes several tensors, or shape or elements do not fit.
     """
     if not signature.enforced:
         array = tensors.infer_tensor(value)
     else:
         if len(signature.tensors) != 1:
             names = listed([spec.name for spec in signature.tensors])
-            raise invalid(f"the model takes several tensors, by name: {names}")
+            raise invalid(f"the input must be an object of tensors by name: {names}")
         spec = signature.tensors[0]
         array = tensors.to_tensor(spec.name, value, spec.dtype, spec.shape)
         if spec.name != TENSOR_NAME:
@@ -34,7 +34,7 @@ def from_named_tensors(signature: Signature, given: Mapping[str, Any]) -> Inputs
     """Validate tensors by name.
 
     Raises:
-        RequestRefusedError: One is missing, or shape or elements do not fit.
+        RequestRefusedError: A tensor is missing, or shape or elements do not fit.
     """
     refuse_if_any(
         (None, spec.name or None, "required and missing")
@@ -49,9 +49,9 @@ def from_named_tensors(signature: Signature, given: Mapping[str, Any]) -> Inputs
 
 
 def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]]) -> Inputs:
-    """Read a table as what a tensor model takes: by name, or all of it as one matrix.
+    """Read a table for a tensor model: its columns as tensors by name, or all as one matrix.
 
-    Of one column the cells are the rows where they are lists, or where the tensor has no columns.
+    The cells of a single column are the rows if they are lists, or if the tensor has one dimension.
     """
     spec = signature.tensors[0]
     if spec.name != TENSOR_NAME:
@@ -64,7 +64,7 @@ def from_columns(signature: Signature, given: Mapping[Any, Sequence[Any]]) -> In
 
 
 def _with_rows(kind: str, arrays: dict[str, Any]) -> Inputs:
-    """Return arrays as rows; or, where their first dimensions are no rows, as one whole."""
+    """Return arrays as rows, or as one whole if they have no common first dimension."""
     lengths = {array.shape[0] if array.ndim else None for array in arrays.values()}
     if lengths == {0}:
         raise invalid("the input has no rows")

@@ -1,4 +1,4 @@
-"""Nested JSON lists to one array, by the signature's dtype and shape."""
+"""Converts nested JSON lists to one array, by the signature's dtype and shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.worker.rows.columns import describe_type
 
 _MAX_DIMENSIONS = 16
 _ALLOWED: dict[str, frozenset[type]] = {
-    "f": frozenset({float, int, type(None)}),  # null is NaN: so MLflow writes examples with NaN
+    "f": frozenset({float, int, type(None)}),  # null is NaN, as in MLflow's examples
     "i": frozenset({int, float}),
     "u": frozenset({int, float}),
     "b": frozenset({bool}),
@@ -26,10 +26,10 @@ _ALLOWED: dict[str, frozenset[type]] = {
 def to_tensor(name: str, value: Any, dtype: str, shape: Sequence[int]) -> Any:
     """Return nested lists as an array; the first dimension is the row.
 
-    A length in ``shape`` is -1 where any is allowed.
+    In ``shape``, -1 allows any length.
 
     Raises:
-        RequestRefusedError: Not lists of that shape, or an element of another type.
+        RequestRefusedError: The lists have another shape, or an element has another type.
     """
     import numpy as np
 
@@ -51,7 +51,7 @@ def to_tensor(name: str, value: Any, dtype: str, shape: Sequence[int]) -> Any:
 
 
 def _of_anything(field: str | None, value: Any) -> Any:
-    """Return a list as an array of objects: items that are lists too, of one length or not."""
+    """Return a list as an array of objects; its items may be lists of several lengths."""
     import numpy as np
 
     if type(value) is not list:
@@ -60,10 +60,10 @@ def _of_anything(field: str | None, value: Any) -> Any:
 
 
 def infer_tensor(value: Any) -> Any:
-    """Return nested lists as an array of the type that fits: there is no signature.
+    """Return nested lists as an array of the type that fits, without a signature.
 
     Raises:
-        RequestRefusedError: Not lists of one shape, or elements of different kinds.
+        RequestRefusedError: The lists have no common shape, or too many dimensions.
     """
     import numpy as np
 
@@ -101,7 +101,7 @@ def _flatten(field: str | None, value: Any, dimensions: int) -> tuple[list[Any],
 
 
 def _odd_row(items: list[Any], shape: list[int]) -> int | None:
-    """Return the row of the first item that is no list, or not as long as the first one."""
+    """Return the row of the first item that is no list or differs from the first in length."""
     if not shape:
         return None
     first = len(items[0]) if type(items[0]) is list else -1
@@ -156,7 +156,7 @@ def _moments(field: str | None, items: list[Any], target: Any, per_row: int) -> 
 def _refuse_other_letters(field: str | None, items: list[str], per_row: int) -> None:
     at = next((index for index, item in enumerate(items) if not item.isascii()), None)
     if at is not None:
-        raise _refused(at // per_row, field, "a string with other letters than those of ASCII")
+        raise _refused(at // per_row, field, "a string with characters beyond ASCII")
 
 
 def _refused(row: int | None, field: str | None, reason: str) -> Exception:

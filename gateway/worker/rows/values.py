@@ -1,7 +1,7 @@
-"""JSON that is no table and no tensor of a signature: rows of a type hint, and what has no rules.
+"""Rows of a model with a type hint, and input of a model without a signature.
 
-A model without a signature is given what MLflow's scoring server gives it: arrays for what came
-under ``inputs`` and ``instances``, and JSON as it is for a request in the form of an LLM's client.
+A model without a signature gets the same as from MLflow's scoring server: arrays for ``inputs`` and
+``instances``, and unchanged JSON for a request of an LLM's client.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gateway.worker.rows.signature import Signature
 
 
 def from_values(type_: nested.Type, values: Sequence[Any]) -> Inputs:
-    """Read a list of values, a row each, for a model that says its type by a hint.
+    """Read a list of values, one per row, for a model with a type hint.
 
     Raises:
-        RequestRefusedError: There are none, or one has a string that is no base64, or no date.
+        RequestRefusedError: The list is empty, or a string in it is malformed base64 or no date.
     """
     if not values:
         raise invalid("the input has no rows")
@@ -37,9 +37,9 @@ def from_values(type_: nested.Type, values: Sequence[Any]) -> Inputs:
 
 
 def misfits(signature: Signature, inputs: Inputs) -> list[Detail]:
-    """Say where inputs that MLflow refused do not fit the model's type hint, as far as that tells.
+    """Return where inputs that MLflow refused differ from the type of the model's hint.
 
-    Of other inputs nothing is said: what does not fit columns or tensors was refused before.
+    Empty for columns and tensors, which were validated before.
     """
     if signature.value is None or inputs.kind != VALUES:
         return []
@@ -52,13 +52,13 @@ def misfits(signature: Signature, inputs: Inputs) -> list[Detail]:
 
 
 def unruled(value: Any) -> Inputs:
-    """Read what came under ``inputs`` for a model without a signature.
+    """Read ``inputs`` for a model without a signature.
 
     Raises:
         RequestRefusedError: It is null, or has no rows or columns.
     """
     if value is None:
-        raise invalid("'inputs' is null", (None, "inputs", "null"))
+        raise invalid("'inputs' must not be null", (None, "inputs", "null"))
     if type(value) is dict:
         return unruled_columns(value)
     if type(value) is not list:
@@ -72,14 +72,14 @@ def unruled(value: Any) -> Inputs:
     except RequestRefusedError:
         if not all(type(one) is list for one in value):
             raise
-        return _rows(value)  # lists of several lengths, which no array holds
+        return _rows(value)  # lists of several lengths: no array can hold them
 
 
 def unruled_columns(given: dict[str, Any]) -> Inputs:
     """Read arrays by name for a model without a signature.
 
     Raises:
-        RequestRefusedError: There are none.
+        RequestRefusedError: There are no columns.
     """
     if not given:
         raise invalid("the input has no columns")
@@ -97,7 +97,7 @@ def _rows(values: Sequence[Any]) -> Inputs:
 
 
 def _array(value: Any) -> Any:
-    """Return JSON as an array; what no array holds as an array of no dimensions that holds it."""
+    """Return JSON as an array; objects and ragged lists as a zero-dimensional array of objects."""
     import numpy as np
 
     if type(value) is list:

@@ -29,7 +29,10 @@ _MOST_HICCUPS = 2
 
 
 class Background:
-    """The remaining proof; an idle serving loop calls `step`."""
+    """The remaining proof; an idle serving loop calls `step`.
+
+    ``budget_s`` is the budget of the proof in the warm-up.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,6 @@ class Background:
         timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Go on with a proof; ``budget_s`` is its budget in the warm-up."""
         self.proof = proof
         self._prover = prover
         self._longest_s = longest_call_s(budget_s, timeout_s)

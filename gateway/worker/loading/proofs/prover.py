@@ -42,11 +42,11 @@ class Pace:
     """The time of a model's calls, by number of rows.
 
     The fastest of the last few calls of a size is used, since the machine may be busy during a
-    call. A size expires after many calls of other sizes.
+    call. A size expires after many calls of other sizes. ``first_s`` is the time of the first call,
+    which may include one-time work.
     """
 
     def __init__(self, first_s: float = 0.0) -> None:
-        """``first_s`` is the time of the first call, which may include one-time work."""
         self._first_s = first_s
         self._calls = 0
         self._took: dict[int, tuple[int, list[float]]] = {}  # the size called longest ago is first

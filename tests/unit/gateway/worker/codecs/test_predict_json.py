@@ -493,7 +493,7 @@ def test_content_that_is_not_json_in_utf_8_is_an_unsupported_media_type(
     "signature", [{"inputs": [{"name": "a"}]}, {"inputs": ["a"]}, {"inputs": [{"type": "tensor"}]}]
 )
 def test_a_signature_that_is_not_mlflows_is_a_value_error(signature):
-    with pytest.raises(ValueError, match="not MLflow's"):
+    with pytest.raises(ValueError, match="must be MLflow's"):
         rules.parse(signature)
 
 
