@@ -1,1 +1,1 @@
-"""What surrounds the product: image, compose file, demonstration. Not part of the distribution."""
+"""Image, compose file and demonstration. Not part of the distribution."""

@@ -120,9 +120,9 @@ async def _run_servers(
     public: socket.socket,
     control: socket.socket | None,
 ) -> None:
-    """Serve until a signal, then finish what is in flight and stop.
+    """Serve until a signal, then finish the requests in flight and stop.
 
-    ``control``: None if no socket could be made.
+    ``control`` is None if no control socket could be made.
 
     Raises:
         RuntimeError: A listener ended before the signal.

@@ -218,7 +218,7 @@ def _end_leftovers(life: Life) -> None:
 
 
 def _limits(settings: GatewaySettings) -> WorkerLimits:
-    """Return what each worker may use."""
+    """Return the limits of each worker."""
     return WorkerLimits(
         threads=settings.worker_threads or max(1, available_cores() // settings.max_resident),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,

@@ -1,8 +1,8 @@
-"""What can go wrong with a request or a change, in families by who must act. Knows no HTTP.
+"""Errors of requests and changes, in families by the party that must act. Independent of HTTP.
 
-`RequestError`: the caller must change something. `CapacityError`: the caller may try again.
-`ServingError`: ours, or the registry's, or the model's. `RolloutRefusedError`: a refusal to the
-control plane. Messages are written for the person who reads them and never hold a caller's data.
+`RequestError`: the caller must change the request. `CapacityError`: the caller may try again.
+`ServingError`: a fault of the gateway, the registry or the model. `RolloutRefusedError`: a refusal
+to the control plane. Messages are for people, and never have a caller's data.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from gateway.system.logs import redacted
 
 
 class GatewayError(Exception):
-    """Anything that this gateway answers with an error.
+    """An error that a caller gets as its answer.
 
     Attributes:
         code: For machines.
         message: For people.
         details: Faults of the input or the answer, each ``[row or None, field or None, reason]``.
-        retry_after_s: Seconds after which the caller may come back, or None if unknown.
+        retry_after_s: Seconds after which the caller may try again, or None if unknown.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -60,7 +60,7 @@ class AliasNotFoundError(RequestError):
 
 
 class NoDefaultVersionError(RequestError):
-    """No version was named, and the model has neither a default alias nor a ``latest``."""
+    """The request names no version, and the model has neither a default alias nor ``latest``."""
 
     code = "no_default_version"
 
@@ -72,7 +72,7 @@ class VersionDeletedError(RequestError):
 
 
 class InvalidSelectorError(RequestError):
-    """A model's name, a version or an alias is spelled wrong."""
+    """A model's name, a version or an alias is malformed."""
 
     code = "invalid_selector"
 
@@ -90,28 +90,27 @@ class VersionConflictError(RequestError):
 
 
 class MediaTypeError(RequestError):
-    """The body's content type or encoding is not one that this route reads."""
+    """The route does not read the body's content type or encoding."""
 
     code = "unsupported_media_type"
 
 
 class InvalidInputError(RequestError):
-    """The body is not what the model's signature asks for."""
+    """The body does not fit the model's signature."""
 
     code = "invalid_input"
 
 
 class CapacityError(GatewayError):
-    """Not now; the same request may succeed later."""
+    """The same request may succeed later."""
 
 
 class ModelLoadingError(CapacityError):
     """The version is being fetched, loaded or warmed, or waits for room.
 
     Attributes:
-        awaited: Model, version and alias where an alias is not active yet, which is to mean the
-            version: its caller has it brought up before others. None: the version itself is waited
-            for.
+        awaited: Model, version and alias if the caller waits for an inactive alias, so that it is
+            activated before others, or None if the caller waits for the version.
     """
 
     code = "model_loading"
@@ -134,7 +133,7 @@ class ModelOverloadedError(CapacityError):
 
 
 class GatewayOverloadedError(CapacityError):
-    """Too many requests are in flight on this gateway, of all models together."""
+    """Too many requests of all models together are in flight on this gateway."""
 
     code = "gateway_overloaded"
 
@@ -152,7 +151,7 @@ class DrainingError(CapacityError):
 
 
 class ServingError(GatewayError):
-    """The caller did nothing wrong."""
+    """A fault of the gateway, the registry or the model."""
 
 
 class RegistryUnavailableError(ServingError):
@@ -166,7 +165,7 @@ class ModelLoadFailedError(ServingError):
 
     Attributes:
         failure: As of `LoadError`.
-        not_fetched: Model and version whose bytes could not be fetched, or None if they are here.
+        not_fetched: The model and version whose fetch failed, or None if the load failed.
     """
 
     code = "model_load_failed"
@@ -206,7 +205,7 @@ class ModelRaisedError(ServingError):
     """The model's own code raised an exception.
 
     Attributes:
-        begun: Whether the model was called for it: only then it says something of the version.
+        begun: Whether the model was called; only then the failure counts against the version.
     """
 
     code = "model_error"
@@ -224,32 +223,31 @@ class ModelRaisedError(ServingError):
 
 
 class NotFiniteAnswerError(ModelRaisedError):
-    """The model answered a number that is not finite, and this gateway sends no null for it."""
+    """The answer has a number that is not finite, and this gateway does not send null instead."""
 
     code = "not_finite"
 
 
 class NotDeliveredError(Exception):
-    """A request never reached its worker; it may be given to another. Never shown to a caller."""
+    """The request did not reach its worker; another may take it. Never shown to a caller."""
 
 
 class DisplacedError(Exception):
-    """The version a caller waited for made room for its successor before that was up.
+    """The version that a caller waited for ended before its successor was ready.
 
-    Whom the caller means is to be asked again. Never shown to a caller.
+    The call must be resolved again. Never shown to a caller.
     """
 
 
 class LoadError(Exception):
-    """A replica could not be brought up.
+    """A replica did not become ready.
 
     Attributes:
         failure: A `StageFailure` of the control contract.
-        message: Why, as a sentence.
+        message: The reason, as a sentence without secrets, since models may write it.
     """
 
     def __init__(self, failure: str, message: str) -> None:
-        """Store the failure's kind, and its reason without secrets: models word some of them."""
         message = redacted(message)
         super().__init__(f"{failure}: {message}")
         self.failure = failure
@@ -257,15 +255,14 @@ class LoadError(Exception):
 
 
 class RolloutRefusedError(Exception):
-    """A change that this node does not make; what it served before, it serves still.
+    """This node refuses a change; its route table is unchanged.
 
     Attributes:
         code: A `NackCode` of the control contract.
-        message: Why, as a sentence.
+        message: The reason, as a sentence.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        """Store the machine code and the reason."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

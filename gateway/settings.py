@@ -14,21 +14,21 @@ from gateway.system import NO_LONGER_A_SETTING, available_bytes
 MIB = 1024 * 1024
 
 BODY_TIMEOUT_S = 30.0
-"""Longest time in which less than 64 KiB of a body come, if that much is left."""
+"""Time in which a caller must send 64 KiB of a body, or the rest of it."""
 WORKER_IN_FLIGHT_BYTES = 64 * MIB
 """Most bytes of bodies inside one worker."""
 BATCH_BYTES = 16 * MIB
-"""Most bytes of bodies that are predicted by one call; a larger one goes alone."""
+"""Most bytes of bodies in one batch; a larger body is predicted alone."""
 STANDBY_TIMEOUT_S = 300.0
 """Life of a warmed standby that is not activated."""
 STUCK_GRACE_S = 10.0
 """Time beyond the time-out after which a busy worker is ended."""
 ROLLBACK_ERROR_MARGIN = 0.05
-"""By how much a promoted version's share of failed requests may be larger than the old one's."""
+"""Roll back only if the failed share of requests exceeds the old version's by this much."""
 ROLLBACK_LATENCY_RATIO = 3.0
-"""How many times as long as the old version's 95 % of its answers may take."""
+"""Roll back only if the 95th percentile of latency exceeds the old version's by this factor."""
 ROLLBACK_LATENCY_FLOOR_S = 0.05
-"""By how many seconds 95 % of its answers may take longer than the old version's."""
+"""Roll back only if the 95th percentile of latency exceeds the old version's by these seconds."""
 
 FORMER_SETTINGS = {
     **dict.fromkeys(
@@ -174,14 +174,14 @@ class GatewaySettings(BaseSettings):
 
     @property
     def proof_s(self) -> float:
-        """Seconds for what is not proved yet of a model."""
+        """Seconds for the proofs of a model that are missing."""
         if self.proof_budget_s is not None:
             return self.proof_budget_s
         return _SHARE_OF_LOAD_BUDGET * self.load_budget_s
 
     @property
     def control_socket(self) -> Path:
-        """Where the control contract is served."""
+        """The path of the control socket."""
         return (self.runtime_dir or self.node_dir) / "gateway.sock"
 
     @property

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates the ledger that the settings name, or the connection it is handed."""
+"""Alembic's entry: migrates the ledger of the settings, or that of a given connection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from registry_sync.ledger import begin_immediate, metadata
 from registry_sync.settings import SyncSettings
 
 _LOCK_KEY = 7_318_604_221
-"""Of the advisory lock by which two nodes on one PostgreSQL migrate one after the other."""
+"""The advisory lock that makes nodes on one PostgreSQL migrate one after the other."""
 
 
 _STATEMENT_LIMIT = "30s"
-"""Of a control plane that migrates as it starts; by hand there is none."""
+"""The limit of a statement if a control plane migrates as it starts. By hand there is no limit."""
 
 
 def _migrate(connection: Connection, *, statement_limit: str = "0") -> None:

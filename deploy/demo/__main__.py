@@ -1,6 +1,6 @@
 """Plays the demonstration and ends with a status that says whether every step held.
 
-Statuses: 0 every step held; 1 a step, or the way to it, failed; 2 wrong use; 130 interrupted before
+Statuses: 0 every step held; 1 a step or its preparation failed; 2 wrong use; 130 interrupted before
 the end (Ctrl-C); 143 and 129 ended by SIGTERM and SIGHUP.
 """
 

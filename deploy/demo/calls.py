@@ -18,7 +18,7 @@ SHOWN_HEADERS = ("X-Model-Version", "X-Model-Digest", "X-Route-Generation")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. ``body`` is parsed JSON where it was JSON, else text."""
+    """An answer. ``body`` is parsed JSON, or text if it is not JSON."""
 
     status: int
     reason: str
@@ -27,13 +27,13 @@ class Answer:
 
     @property
     def shown_headers(self) -> dict[str, str]:
-        """The headers that say which version answered."""
+        """The headers that name the version."""
         return {name: self.headers[name] for name in SHOWN_HEADERS if name in self.headers}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: ``command`` to read, ``send`` to do."""
+    """One request, to print as a ``command`` and to ``send``."""
 
     url: str
     method: str = "GET"
@@ -58,7 +58,7 @@ class Call:
         """Send it on a connection of its own.
 
         Raises:
-            DemoError: No answer.
+            DemoError: The server did not answer.
         """
         try:
             with httpx.Client(trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:

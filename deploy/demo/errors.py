@@ -1,10 +1,10 @@
-"""What can go wrong in the demonstration."""
+"""Errors of the demonstration."""
 
 from __future__ import annotations
 
 
 class DemoError(Exception):
-    """A step did not hold, or something on the way to it failed. The message is for the reader."""
+    """A step or its preparation failed. The message is for the reader."""
 
 
 class EndedBySignalError(BaseException):
@@ -15,6 +15,5 @@ class EndedBySignalError(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        """Keep the signal's number."""
         super().__init__(number)
         self.number = number

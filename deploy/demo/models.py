@@ -28,13 +28,13 @@ Row = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What every version answers, computed here, so that an answer can be checked.
+    """The predictions of every version, computed here to check answers.
 
     Attributes:
         customer: A customer about whom versions 1 and 2 of ``churn`` disagree.
         rows: Other customers; every two versions disagree about one of them.
-        for_customer: By version of ``churn``.
-        for_rows: By version of ``churn``, in the order of ``rows``.
+        for_customer: The predictions for the customer, by version of ``churn``.
+        for_rows: Those for ``rows``, by version of ``churn``.
         wine: One wine, as a column model's ``dataframe_split``.
     """
 
@@ -61,8 +61,8 @@ def train_and_register(report: Callable[[str], None], log: Path) -> Trained:
     """Train all versions, register them, and point both champions at version 1.
 
     Args:
-        report: Told, in a sentence, about every version that was registered.
-        log: Takes what MLflow's client writes to standard error meanwhile.
+        report: Receives a sentence about each registered version.
+        log: Receives the standard error of MLflow's client.
     """
     with log.open("w") as file, contextlib.redirect_stderr(file):
         return _train_and_register(report)
@@ -86,7 +86,7 @@ def _train_and_register(report: Callable[[str], None]) -> Trained:
     report("both models: alias champion → version 1")
     unseen = features[2000:]
     answers = {version: model.predict(unseen) for version, model in versions.items()}
-    chosen = _telling_rows(answers)
+    chosen = _distinguishing_rows(answers)
     records = [{name: float(row[name]) for name in COLUMNS} for _, row in unseen.iterrows()]
     by_version = {
         version: [str(predicted[index]) for index in chosen]
@@ -115,7 +115,7 @@ def _size(path: Path) -> int:
 
 
 def _customers() -> tuple[Any, Any]:
-    """Make customers up. Who leaves depends on no straight line, so kinds of models differ."""
+    """Make customers up, with labels that no linear model fits, so that models differ."""
     import numpy as np
     import pandas as pd
 
@@ -184,8 +184,8 @@ def _requirements(*names: str) -> list[str]:
     return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
-def _telling_rows(answers: dict[int, Any]) -> list[int]:
-    """Choose rows: first one that tells versions 1 and 2 apart, then enough for every pair."""
+def _distinguishing_rows(answers: dict[int, Any]) -> list[int]:
+    """Choose rows: first one for which versions 1 and 2 differ, then some for every pair."""
     count = len(answers[1])
     pairs = [(a, b) for a in answers for b in answers if a < b]
     chosen: list[int] = []

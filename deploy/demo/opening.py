@@ -27,10 +27,10 @@ _NOT_INHERITED = ("GATEWAY_", "REGISTRY_SYNC_", "MLFLOW_", "AWS_", "DEMO_", "PYT
 
 @contextlib.contextmanager
 def own_folder(state: Path) -> Iterator[None]:
-    """Empty the folder, and keep it to this run alone while the context lasts.
+    """Empty the folder, and lock it for the block.
 
     Raises:
-        DemoError: It holds files of somebody else, or another run is using it.
+        DemoError: It has files that the demonstration did not write, or another run uses it.
     """
     mark = state / _MARK
     if state.exists() and any(state.iterdir()) and not mark.exists():
@@ -53,10 +53,10 @@ def own_folder(state: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Starts everything, and hands over what the steps act on.
+    """Starts the servers and registers the models for the steps.
 
     Attributes:
-        state: The folder for everything that is written.
+        state: The folder for all files of the demonstration.
     """
 
     screen: Screen
@@ -154,7 +154,7 @@ class Opening:
 
 
 def _inherited() -> dict[str, str]:
-    """Return this process's environment without what would steer the servers."""
+    """Return this process's environment without variables that configure the servers."""
     return {name: v for name, v in os.environ.items() if not name.startswith(_NOT_INHERITED)}
 
 

@@ -1,6 +1,6 @@
-"""Checks that are independent of what was printed: other requests, other rows.
+"""Checks with other requests and rows than the printed ones.
 
-Every probe returns a sentence that says what it saw, or raises `DemoError`.
+Every probe returns its finding as a sentence, or raises `DemoError`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OK, QUARANTINED = 200, 503
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What the probes need to know: where the servers are, and what the models say."""
+    """The probes, with the addresses of the servers and the predictions of the models."""
 
     gateway_url: str
     mlflow_url: str
     trained: Trained
 
     def active(self, model: str = CHURN, alias: str = CHAMPION) -> int | None:
-        """Return the version that an alias means on the gateway; None: not known there (yet)."""
+        """Return the version that an alias means on the gateway, or None if it means none yet."""
         seen = self._ask(f"/models/{quote(model, safe='')}")
         if seen.status_code != OK:
             return None
@@ -43,16 +43,16 @@ class Probes:
         return str(body.get("state")), str(body.get("reason") or "")
 
     def registry_says(self, alias: str = CHAMPION) -> int:
-        """Return the version that MLflow itself names."""
+        """Return the version that an alias means in MLflow."""
         query = f"?name={CHURN}&alias={alias}"
         url = f"{self.mlflow_url}/api/2.0/mlflow/registered-models/alias{query}"
         return int(_send(url, None, {}).json()["model_version"]["version"])
 
     def answers(self, expected: int, path: str, headers: Mapping[str, str] | None = None) -> None:
-        """Ask about every probe row, and compare with what version ``expected`` predicts.
+        """Predict every probe row, and compare with the predictions of version ``expected``.
 
         Raises:
-            DemoError: Another status, another version, another prediction.
+            DemoError: The answer has another status, version or prediction.
         """
         body = {"dataframe_records": self.trained.rows}
         seen = self._ask(f"/models/{CHURN}{path}/predict", body, headers or {})
@@ -65,7 +65,7 @@ class Probes:
             raise DemoError(f"{asked}: not what version {expected} predicts")
 
     def champion_is(self, expected: int) -> str:
-        """Check all three ways to mean the champion."""
+        """Check all three ways to name the champion."""
         self.answers(expected, f"/versions/@{CHAMPION}")
         self.answers(expected, "", {"X-Model-Version": CHAMPION})
         self.answers(expected, "")
@@ -74,7 +74,7 @@ class Probes:
         return f"@{CHAMPION} is version {expected}, by path, by header and without a version"
 
     def champion_stays(self, expected: int, seconds: float) -> str:
-        """Check the same for a while: the control plane has listed the registry since."""
+        """Check the same for so many seconds, in which the control plane lists the registry."""
         until = time.monotonic() + seconds
         count = 0
         while count == 0 or time.monotonic() < until:
@@ -95,10 +95,10 @@ class Probes:
         return f"version {version} is quarantined and answers 503 {seen.json().get('code')}"
 
     def registry_is_down(self) -> str:
-        """Check that nothing listens where MLflow was."""
-        place = urlsplit(self.mlflow_url)
+        """Check that no process listens at MLflow's address."""
+        address = urlsplit(self.mlflow_url)
         try:
-            with socket.create_connection((place.hostname or "", place.port or 0), TIMEOUT_S):
+            with socket.create_connection((address.hostname or "", address.port or 0), TIMEOUT_S):
                 raise DemoError(f"something still listens on {self.mlflow_url}")
         except OSError as error:
             return f"MLflow is down: {error.strerror}"
@@ -121,7 +121,7 @@ def _send(url: str, body: Any, headers: Mapping[str, str]) -> httpx.Response:
     """Return the answer to a GET or, with a body, to a POST.
 
     Raises:
-        DemoError: No answer.
+        DemoError: The server did not answer.
     """
     method = "GET" if body is None else "POST"
     try:

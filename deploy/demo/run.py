@@ -31,7 +31,7 @@ def run(*, state: Path, once: bool, sabotage: str | None) -> int:
     """Play the story; return the exit status. Main thread only, once in a process.
 
     Args:
-        state: The folder for everything that is written; emptied first.
+        state: The folder for all files of the demonstration; emptied first.
         once: End after the last step instead of staying up.
         sabotage: The step to break, of `SABOTAGES`.
     """
@@ -47,7 +47,7 @@ def run(*, state: Path, once: bool, sabotage: str | None) -> int:
 
 
 def _guarded(show: Show, state: Path, *, once: bool, sabotage: str | None) -> int:
-    """Play, and end every process in whatever way the play ends."""
+    """Play, and end every process at the end, also after an error or a signal."""
     try:
         show.play(Opening(show.screen, show.servers, state, sabotage), once=once)
     except EndedBySignalError as ended:
@@ -71,7 +71,7 @@ def _ignore_signals() -> None:
 
 @dataclass
 class Show:
-    """The play itself. ``held`` says whether every step did."""
+    """Plays the steps. ``held`` is whether every step held."""
 
     screen: Screen
     servers: Servers
@@ -81,7 +81,7 @@ class Show:
         """Start the servers, play the steps, then end or stay up.
 
         Raises:
-            DemoError: Something did not hold; the message names the step.
+            DemoError: A step failed; the message names it.
         """
         self.screen.title("registry-gateway: a registry served, promoted and hot-swapped")
         if opening.sabotage:

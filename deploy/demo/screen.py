@@ -1,4 +1,4 @@
-"""How the demonstration looks: colour and a spinner on a terminal, plain lines elsewhere."""
+"""Output of the demonstration: colour and a spinner on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ class Screen:
     """Prints the story. Lines that a reader may copy are never wrapped."""
 
     def __init__(self, console: Console) -> None:
-        """Print to ``console``."""
         self._console = console
 
     def title(self, text: str) -> None:
-        """Print the headline of all."""
+        """Print the headline of the demonstration."""
         self._console.print()
         self._console.print(Rule(f"[bold cyan]{escape(text)}[/]"))
 
@@ -46,12 +45,12 @@ class Screen:
         )
 
     def output(self, text: str) -> None:
-        """Print what a command wrote."""
+        """Print the output of a command."""
         for line in text.strip().splitlines():
             self._console.print(f"  [dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
 
     def answer(self, status: int, reason: str, headers: Mapping[str, str], body: Any) -> None:
-        """Print an answer: its status, the headers that tell a version, and its body."""
+        """Print an answer: its status, the headers that name the version, and its body."""
         colour = "green" if status < 300 else "yellow"  # noqa: PLR2004 (HTTP's success)
         self._console.print(f"  [{colour}]{status} {escape(reason)}[/]", highlight=False)
         for name, value in headers.items():
@@ -64,17 +63,17 @@ class Screen:
             self._console.print(f"  … and {len(lines) - MOST_LINES} lines more", style="dim")
 
     def held(self, text: str) -> None:
-        """Print that something was checked and is so."""
+        """Print a condition that was checked and holds."""
         self._console.print(f"[bold green]✔[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def failed(self, text: str) -> None:
-        """Print that something is not so."""
+        """Print a failure."""
         self._console.print()
         self._console.print(f"[bold red]✘ {escape(text)}[/]", highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Show that something takes a while."""
+        """Show for the block that it takes a while."""
         if self._console.is_terminal:
             with self._console.status(escape(text)):
                 yield

@@ -68,7 +68,7 @@ class Server:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was started, not stopped by us, and runs no more."""
+        """Whether it was started and has ended without `stop`."""
         return self.process is not None and self.process.poll() is not None
 
     def kill(self) -> None:
@@ -78,7 +78,7 @@ class Server:
             self.process.wait(STOP_TIMEOUT_S)
 
     def stop(self) -> None:
-        """Ask it to end, wait, and end whatever is left of its session."""
+        """Terminate it, wait, and kill the rest of its session."""
         if self.process is None:
             return
         process, self.process = self.process, None
@@ -116,10 +116,10 @@ class Servers:
         server.start()
 
     def wait_until(self, what: str, is_so: Callable[[], bool], limit_s: float) -> None:
-        """Look again and again until something is so.
+        """Wait until a condition holds.
 
         Raises:
-            DemoError: A server ended meanwhile, or ``limit_s`` seconds went by.
+            DemoError: A server ended meanwhile, or ``limit_s`` seconds passed.
         """
         deadline = time.monotonic() + limit_s
         self.check_running()
@@ -130,10 +130,10 @@ class Servers:
             time.sleep(POLL_S)
 
     def check_running(self) -> None:
-        """Raise.
+        """Check that every server runs.
 
         Raises:
-            DemoError: A server ended that nobody stopped.
+            DemoError: A server has ended by itself.
         """
         for server in self.started:
             if server.has_ended:

@@ -27,7 +27,7 @@ COLD_LIMIT_S = 120.0
 TRAFFIC_LIMIT_S = 120.0
 COMMAND_LIMIT_S = 120.0
 AGAIN_S = 3.0
-"""How long something is asked for again and again: several passes of the control plane."""
+"""Seconds in which a condition must stay: several passes of the control plane."""
 
 SABOTAGES: Mapping[str, str] = {
     "predict": "the gateway is killed before the first request",
@@ -40,10 +40,10 @@ SABOTAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the steps act on.
+    """The servers, models and output of the steps.
 
     Attributes:
-        artifacts: Where the MLflow server keeps the artifacts.
+        artifacts: The folder in which the MLflow server keeps the artifacts.
         environ: The environment of our own commands; ``shown_environ`` is the part to print.
     """
 
@@ -64,7 +64,7 @@ class Scene:
         """Print a request, send it, print the answer; ask again while the version loads.
 
         Raises:
-            DemoError: No answer, or still loading after `COLD_LIMIT_S`.
+            DemoError: The gateway did not answer.
         """
         self.screen.shell(call.command)
         deadline = time.monotonic() + COLD_LIMIT_S
@@ -80,7 +80,7 @@ class Scene:
         """Ask for a prediction. ``version`` becomes the header ``X-Model-Version``.
 
         Raises:
-            DemoError: Not answered with 200.
+            DemoError: The status is not 200.
         """
         headers = {} if version is None else {"X-Model-Version": version}
         body = {"features": self.trained.customer} if body is None else body
@@ -128,7 +128,7 @@ class Scene:
             raise DemoError(f"registry-gateway {arguments[0]} ended with {done.returncode}")
 
     def wait_until(self, what: str, is_so: Callable[[], bool], limit_s: float) -> None:
-        """Show that something takes a while, and wait for it.
+        """Wait until a condition holds, and show the wait.
 
         Raises:
             DemoError: It took too long, or a server ended.
@@ -139,7 +139,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: ``play`` shows it, ``check`` proves it and returns what it saw."""
+    """One step: ``play`` shows it, ``check`` checks it and returns its findings."""
 
     name: str
     title: str
@@ -148,7 +148,7 @@ class Step:
 
 
 def shorten(path: Path) -> str:
-    """Return a path as the reader would type it: relative where that is shorter."""
+    """Return a path as the reader would type it: relative if it is below this folder."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
@@ -165,7 +165,7 @@ def _play_predict(scene: Scene) -> None:
     scene.predict(f"/models/{CHURN}", version="2")
     scene.screen.say("\nThe path names an alias, as it is set in MLflow:")
     scene.predict(f"/models/{CHURN}/versions/@{CHAMPION}")
-    scene.screen.say(f"\nNobody names a version: the alias {CHAMPION} is meant.")
+    scene.screen.say(f"\nWithout a version, the alias {CHAMPION} is meant:")
     body = {"dataframe_split": scene.trained.wine}
     scene.predict(f"/models/{WINE}", body=body)
 
@@ -194,7 +194,7 @@ def _play_promote(scene: Scene) -> None:
 
 
 def _swap_under(scene: Scene, traffic: Traffic) -> None:
-    """Move the alias while the traffic runs, and tell what the clients saw."""
+    """Move the alias while the traffic runs, and print the clients' view."""
     _more_answers(scene, traffic)
     asked_at = time.time()
     scene.promote(2)
@@ -232,7 +232,7 @@ def _swap_under(scene: Scene, traffic: Traffic) -> None:
 
 
 def _more_answers(scene: Scene, traffic: Traffic) -> None:
-    """Wait until every client has got a hundred answers more."""
+    """Wait until every client has got a hundred more answers."""
     least = min(len([r for r in traffic.records if r.client is client]) for client in CLIENTS)
     scene.servers.wait_until(
         "the clients go on", lambda: traffic.answered(at_least=least + 100), TRAFFIC_LIMIT_S
@@ -252,16 +252,16 @@ def _check_promote(scene: Scene) -> list[str]:
     if (version := scene.probes.registry_says()) != 2:  # noqa: PLR2004 (the promoted one)
         raise DemoError(f"MLflow itself says champion is version {version}")
     scene.probes.answers(1, "/versions/1")
-    return [scene.probes.champion_is(2), "version 1 still answers who asks for it by number"]
+    return [scene.probes.champion_is(2), "version 1 still answers callers by number"]
 
 
 # --- tamper ---------------------------------------------------------------------------------------
 
 
 def _play_tamper(scene: Scene) -> None:
-    scene.screen.say("Whoever publishes version 3 stamps it: its digest becomes a tag in MLflow.")
+    scene.screen.say("The publisher of version 3 stamps it: its digest becomes a tag in MLflow.")
     scene.command("stamp", f"models:/{CHURN}/3")
-    scene.screen.say("\nThen somebody alters one byte of it, where MLflow keeps its artifacts:")
+    scene.screen.say("\nThen one byte of it is altered, where MLflow keeps its artifacts:")
     _alter(scene)
     scene.screen.say("\nAnd it is promoted:")
     scene.promote(3)
@@ -312,9 +312,7 @@ def _play_rollback(scene: Scene) -> None:
     scene.ask(Call(f"{scene.gateway_url}/models/{CHURN}"))
     scene.screen.say("")
     scene.predict(f"/models/{CHURN}/versions/@{CHAMPION}")
-    scene.screen.say(
-        "\nIt is held there until somebody points the alias at another version in MLflow:"
-    )
+    scene.screen.say("\nIt is held there until the alias points at another version in MLflow:")
     scene.command("status")
 
 

@@ -1,4 +1,4 @@
-"""Clients that ask all the time, and remember every answer."""
+"""Clients that send requests all the time, and remember every answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOIN_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client: how it asks, and the version that it must get (None: whatever is active)."""
+    """One client: its request, and the version that must answer, or None for the active one."""
 
     name: str
     path: str
@@ -39,7 +39,7 @@ CLIENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request. Times are seconds of the epoch; ``fault`` None: the answer was right."""
+    """One request. Times are epoch seconds; ``fault`` is None if the answer was right."""
 
     client: Client
     sent_at: float
@@ -49,10 +49,12 @@ class Record:
 
 
 class Traffic:
-    """Runs every client of `CLIENTS` in a thread of its own, from ``start`` to ``stop``."""
+    """Runs every client of `CLIENTS` in a thread of its own, from ``start`` to ``stop``.
+
+    Answers of ``gateway_url`` are compared with the predictions of the trained models.
+    """
 
     def __init__(self, gateway_url: str, trained: Trained) -> None:
-        """Ask ``gateway_url``, and compare with what the trained models say."""
         self._gateway_url = gateway_url
         self._trained = trained
         self._over = threading.Event()
@@ -60,14 +62,14 @@ class Traffic:
         self._records: dict[str, list[Record]] = {client.name: [] for client in CLIENTS}
 
     def start(self) -> None:
-        """Let the clients begin."""
+        """Start the clients."""
         for client in CLIENTS:
             thread = threading.Thread(target=self._run, args=(client,), daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Let every client finish the request it is in."""
+        """Let every client finish its present request, then end it."""
         self._over.set()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         for thread in self._threads:
@@ -75,17 +77,17 @@ class Traffic:
 
     @property
     def records(self) -> list[Record]:
-        """Every request that was answered, or failed, so far, in order of sending."""
+        """Every request that was answered or failed so far, in order of sending."""
         found = [record for records in self._records.values() for record in list(records)]
         return sorted(found, key=lambda record: record.sent_at)
 
     def answered(self, *, at_least: int) -> bool:
-        """Say whether every client has got that many answers, failures included."""
+        """Return whether every client has got that many answers, failures included."""
         return all(len(records) >= at_least for records in self._records.values())
 
     @property
     def faults(self) -> list[str]:
-        """What was wrong with answers, the most frequent first."""
+        """The faults of answers, the most frequent first."""
         found = Counter(record.fault for record in self.records if record.fault is not None)
         return [f"{fault} ({count} times)" for fault, count in found.most_common()]
 
@@ -110,7 +112,7 @@ class Traffic:
         return Record(client, sent_at, time.time(), version, fault)
 
     def _fault(self, client: Client, answer: httpx.Response, version: int | None) -> str | None:
-        """Say what is wrong with an answer: it must be what the version that it names predicts."""
+        """Return how an answer differs from its version's prediction, or None if it does not."""
         if answer.status_code != httpx.codes.OK:
             return f"{client.name}: {answer.status_code} {answer.text[:200]}"
         if version is None or (client.version is not None and version != client.version):
@@ -131,8 +133,8 @@ class Swap:
     """The moment at which alias callers changed from one version to the next.
 
     Attributes:
-        last_old: When the last answer of the old version was there; seconds of the epoch.
-        first_new: When the first answer of the new version was there.
+        last_old: Epoch seconds of the last answer of the old version.
+        first_new: Epoch seconds of the first answer of the new version.
         stale: Requests sent after ``shown_at`` that the old version answered.
     """
 
@@ -142,7 +144,7 @@ class Swap:
 
 
 def find_swap(records: Sequence[Record], old: int, new: int, shown_at: float) -> Swap | None:
-    """Return the swap that alias callers saw; None: they did not see both versions."""
+    """Return the swap that alias callers saw, or None if they did not see both versions."""
     by_alias = [record for record in records if record.client.version is None]
     olds = [record for record in by_alias if record.version == old]
     news = [record for record in by_alias if record.version == new]

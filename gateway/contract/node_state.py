@@ -34,7 +34,7 @@ class ActiveAlias(AliasBody, ArtifactBody):
     Attributes:
         asked_by: The initiator, as in `ActivateRequest`, or ``gateway`` of an automatic rollback.
         environment: The environment of these bytes if no catalogue describes them any longer,
-            since the version was deleted or created anew, or None if the catalogue has it.
+            since the version was deleted or made anew, or None if the catalogue has it.
         policy: The policy of these bytes in the same case, or None if the catalogue has it.
     """
 

@@ -69,7 +69,7 @@ def create_control_app(services: Services) -> FastAPI:
 
 
 class _RequestIds:
-    """Gives every answer its request id, without the task that FastAPI's middleware costs."""
+    """Adds the request id to every answer, without the task that FastAPI's middleware costs."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -120,5 +120,5 @@ async def _invalid_change(_: Request, error: RequestValidationError) -> Response
 
 
 def _where(error: RequestValidationError) -> str:
-    """Return each invalid field with what is wrong."""
+    """Return each invalid field with its fault."""
     return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())

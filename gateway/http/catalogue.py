@@ -35,7 +35,7 @@ _OF_LOADED = (
     "peak_bytes", "batching", "joined_rows", "answers", "python", "frameworks", "call_path",
     "warm_up", "expected_answers", "durations_s",
 )  # fmt: skip
-"""What is shown of a worker's report of its load, as it is; None before that."""
+"""Fields of a worker's report of its load that are shown unchanged; None before the report."""
 
 
 @router.get("/models")
@@ -117,12 +117,12 @@ def registry_freshness(services: Services) -> dict[str, Any]:
 
 
 def _public(reason: str | None) -> str | None:
-    """Return a reason without what the public may not read."""
+    """Return a reason without secrets and addresses."""
     return None if reason is None else for_public(reason)
 
 
 def _each_public(value: Any) -> Any:
-    """Return a part of a description without what the public may not read."""
+    """Return a part of a description without secrets and addresses."""
     if isinstance(value, str):
         return for_public(value)
     if isinstance(value, list):

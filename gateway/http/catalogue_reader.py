@@ -49,10 +49,10 @@ async def _members(
 ) -> dict[str, Any]:
     """Return the members of an object; ``long`` ones are read piece by piece.
 
-    ``long``: by name, the first character and the function that reads the member.
+    ``long`` has, by name, the first character and the function that reads the member.
 
     Raises:
-        RequestValidationError: The document is no JSON object.
+        RequestValidationError: The document is not a JSON object.
     """
     fields: dict[str, Any] = {}
     try:
@@ -62,7 +62,7 @@ async def _members(
             fields[name] = await read(reader) if read and reader.sees(begins) else reader.value()
         reader.end()
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deep
-        problem = {"loc": ("body",), "msg": f"no JSON: {error}"}
+        problem = {"loc": ("body",), "msg": f"must be JSON: {error}"}
         raise RequestValidationError([problem]) from error
     return fields
 
@@ -109,7 +109,6 @@ class _Reader:
     """Reads a JSON text piece by piece. Every method raises `json.JSONDecodeError`."""
 
     def __init__(self, text: str) -> None:
-        """Begin at the first character that is no space."""
         self._text = text
         self._decode = json.JSONDecoder().raw_decode
         self._at = 0
@@ -121,7 +120,7 @@ class _Reader:
         while not self.sees("}"):
             name = self.value()
             if not isinstance(name, str):
-                raise json.JSONDecodeError("a name is no string", self._text, self._at)
+                raise json.JSONDecodeError("a name must be a string", self._text, self._at)
             self._take(":")
             yield name
             self._next_or("}")
@@ -161,7 +160,7 @@ class _Reader:
 
     def _take(self, character: str) -> None:
         if not self.sees(character):
-            raise json.JSONDecodeError(f"no {character!r}", self._text, self._at)
+            raise json.JSONDecodeError(f"{character!r} is missing", self._text, self._at)
         self._at += 1
         self._skip_space()
 

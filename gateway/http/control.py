@@ -65,7 +65,7 @@ async def retire(services: OurServices, body: RetireRequest) -> Ack:
 
 @router.post("/allow")
 async def allow(services: OurServices, body: AllowRequest) -> Ack:
-    """Let an alias take bytes again that an automatic rollback refused it."""
+    """Let an alias take a refused digest again."""
     return await services.rollout.allow(body)
 
 

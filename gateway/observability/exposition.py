@@ -1,6 +1,6 @@
-"""Metrics in Prometheus' text format, written in slices: there may be tens of thousands of samples.
+"""Metrics in Prometheus' text format, written in slices, since there may be thousands of samples.
 
-What one series tells is read at once; between two of them, others have a turn, and may count.
+One series is read in one step of the loop. Between two of them, other tasks run and may count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.system import in_slices
 
 
 async def exposition(metrics: Iterable[AnyMetric]) -> bytes:
-    """Return what `generate_latest` does of the same metrics."""
+    """Return the same text as `generate_latest`."""
     parts = []
     for metric in metrics:
         (family,) = metric.describe()
@@ -27,9 +27,9 @@ async def exposition(metrics: Iterable[AnyMetric]) -> bytes:
 
 
 def _series(metric: AnyMetric) -> Iterator[bytes]:
-    """Give the lines of each series, under the labels that it has.
+    """Yield the lines of each series.
 
-    `generate_latest` takes twenty times as long for one series: it is made for a whole registry.
+    `generate_latest` is for whole registries, and takes twenty times as long for one series.
     """
     for labels, series in series_of(metric):
         own = _labels(labels)
@@ -38,8 +38,8 @@ def _series(metric: AnyMetric) -> Iterator[bytes]:
 
 
 def _line(sample: Sample, labels: list[str]) -> str:
-    told = ",".join(sorted([*labels, *_labels(sample.labels)]))
-    name = f"{sample.name}{{{told}}}" if told else sample.name
+    all_labels = ",".join(sorted([*labels, *_labels(sample.labels)]))
+    name = f"{sample.name}{{{all_labels}}}" if all_labels else sample.name
     number = floatToGoString(sample.value)  # type: ignore[no-untyped-call]  # it has no types
     return f"{name} {number}\n"
 

@@ -1,7 +1,7 @@
-"""Every metric of the gateway, in one place.
+"""All metrics of the gateway.
 
-Label values come from the route table only, never from a request, so no caller can grow them; the
-series of a model that is no longer listed are removed.
+Label values come from the route table only, so requests cannot add series. The series of a model
+that is no longer listed are removed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMESPACE = "gateway"
 
 AnyMetric = Counter | Gauge | Histogram
 NO_MODEL = "-"
-"""The label of requests that named no known model or version."""
+"""The label of requests without a known model or version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ class Telemetry:
     """Metrics of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Register every metric."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks when a series began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # unused
         self.registry = CollectorRegistry()
         counter = partial(Counter, namespace=_NAMESPACE, registry=self.registry)
         gauge = partial(Gauge, namespace=_NAMESPACE, registry=self.registry)
@@ -107,15 +106,15 @@ class Telemetry:
         return series
 
     def forget_alias(self, model: str, alias: str) -> None:
-        """Remove the series of an alias that is no more."""
+        """Remove the series of an alias that was removed."""
         for metric in (self.swaps, self.rollbacks):
             metric.remove_by_labels({"model": model, "alias": alias})
 
     async def forget_all_but(self, known: Callable[[str, int | None], bool]) -> None:
         """Remove the series of models (version None) and versions that are no longer known.
 
-        In slices, and as ``known`` says at each. All series are looked at, not only those of what
-        has just gone: a request that was inside then has counted since.
+        Runs in slices, and calls ``known`` for each series. All series are checked, since a request
+        in flight may count for a version after its removal.
         """
         async for metric, labels in in_slices(self._series_by_model()):
             model = labels["model"]
@@ -137,13 +136,13 @@ class Telemetry:
 
 
 def series_of(metric: AnyMetric) -> Iterator[tuple[dict[str, str], Any]]:
-    """Give each series that a metric has now, with its labels; a metric without any is its own.
+    """Yield the labels and series of a metric; one without labels is its own series.
 
-    prometheus_client itself tells them only with all their samples at once.
+    prometheus_client has no public access to single series.
     """
-    names = metric._labelnames  # noqa: SLF001 - as said above
+    names = metric._labelnames  # noqa: SLF001 - see above
     if not names:
         yield {}, metric
         return
-    for values, series in tuple(metric._metrics.items()):  # noqa: SLF001 - as above
+    for values, series in tuple(metric._metrics.items()):  # noqa: SLF001 - see above
         yield dict(zip(names, values, strict=True)), series

@@ -1,8 +1,7 @@
-"""Tallies of a version's requests: how many, how many failed, how long they took. Pure.
+"""Tallies of a version's requests: their number, faults and latency. Pure.
 
-The seconds are in a histogram with fixed bounds, so a tally has one size whatever the traffic.
-Each bound is a quarter above the one before. Where a bucket leaves a doubt, the newer of two
-versions has the benefit of it.
+The seconds are in a histogram with fixed bounds, so every tally has the same size. Each bound is a
+quarter above the one before. Comparisons resolve the inaccuracy in favour of the newer version.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Tally:
     Attributes:
         answered: Requests with a prediction.
         faults: Requests that the version failed.
-        buckets: How many of the answered requests took how long.
+        buckets: The number of answered requests by latency.
     """
 
     answered: int = 0

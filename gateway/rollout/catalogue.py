@@ -1,4 +1,4 @@
-"""Changes of the catalogue: which versions the registry lists. No alias moves by them."""
+"""Changes of the catalogue. They move no alias."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from gateway.serving import ResidentSet
 
 
 class CatalogueChanges:
-    """Takes the catalogue of the control plane. Event loop only."""
+    """Takes the catalogue of the control plane. Event loop only.
+
+    ``lock`` is held while a table is decided and written.
+    """
 
     def __init__(
         self,
@@ -33,7 +36,6 @@ class CatalogueChanges:
         telemetry: Telemetry,
         lock: asyncio.Lock,
     ) -> None:
-        """Set up. ``lock``: held while a table is decided and written."""
         self._node = node
         self._residents = residents
         self._table_file = table_file
@@ -42,13 +44,13 @@ class CatalogueChanges:
         self._revision = 0
 
     async def take(self, catalogue: Catalogue, document: bytes) -> Ack:
-        """Take a snapshot of the registry. No version that serves comes or goes by it.
+        """Take a snapshot of the registry. It activates and retires nothing.
 
-        ``document`` is the catalogue as it came, and goes to disk as it is: to encode thousands of
-        versions again would hold up the event loop, even from a thread.
+        ``document`` is the catalogue as it was sent, and is written to disk unchanged: encoding
+        thousands of versions again would delay the event loop, even on a thread.
 
         Raises:
-            RolloutRefusedError: A newer contract, or an older snapshot than the present one.
+            RolloutRefusedError: The contract is newer, or the snapshot older than the present one.
         """
         if catalogue.contract_version > CONTRACT_VERSION:
             raise RolloutRefusedError(
@@ -64,7 +66,8 @@ class CatalogueChanges:
                 and catalogue.epoch <= node.catalogue_epoch
             ):
                 raise RolloutRefusedError(
-                    "stale_epoch", f"epoch {node.catalogue_epoch} was taken before"
+                    "stale_epoch",
+                    f"the epoch must be above {node.catalogue_epoch}, the present one",
                 )
             present = node.table.catalogue
             if catalogue.complete or present is None or not present.complete:
@@ -73,7 +76,7 @@ class CatalogueChanges:
             self._revision = 0
             before = node.table
             await self._list(before.with_catalogue(catalogue), news=True)
-            self._renew_mended_copies(before)
+            self._renew_fetched_copies(before)
         self._residents.rebalance()
         await self._telemetry.forget_all_but(self._is_known)
         return Ack(generation=self._node.table.generation)
@@ -81,7 +84,7 @@ class CatalogueChanges:
     async def take_model(self, change: ModelChange, document: bytes) -> Ack:
         """Take the change of one model since the present snapshot.
 
-        ``document`` is the change as it came, in one line.
+        ``document`` is the change as it was sent, in one line.
 
         Raises:
             RolloutRefusedError: The change follows another snapshot, or the file of changes is
@@ -93,7 +96,9 @@ class CatalogueChanges:
             if change.revision <= self._revision:
                 return Ack(generation=node.table.generation)
             if await asyncio.to_thread(self._table_file.are_model_changes_long):
-                raise RolloutRefusedError("stale_epoch", "the changes take too much of the disk")
+                raise RolloutRefusedError(
+                    "stale_epoch", "the file of changes is full: send a whole catalogue"
+                )
             complete = node.table.catalogue is None or node.table.catalogue.complete
             if complete:
                 await asyncio.to_thread(self._table_file.keep_model, document)
@@ -101,7 +106,7 @@ class CatalogueChanges:
             before = node.table
             table = before.with_model(change.name, change.model)
             await self._list(table, news=False, models=(change.name,))
-            self._renew_mended_copies(before)
+            self._renew_fetched_copies(before)
         self._residents.rebalance()
         if change.model is None or _has_fewer(before, change.model):
             await self._telemetry.forget_all_but(self._is_known)
@@ -125,15 +130,16 @@ class CatalogueChanges:
         node = self._node
         if (writer, epoch) != (node.catalogue_writer, node.catalogue_epoch):
             raise RolloutRefusedError(
-                "stale_epoch", f"the snapshot in place is epoch {node.catalogue_epoch}"
+                "stale_epoch",
+                f"the present snapshot has epoch {node.catalogue_epoch}: send a whole catalogue",
             )
 
     async def _list(
         self, table: RouteTable, *, news: bool, models: Collection[str] | None = None
     ) -> None:
-        """Put a table in place that lists other versions.
+        """Replace the table by one with another catalogue.
 
-        ``models``: the models with other versions; None: any model may have some.
+        ``models`` are the models that differ, or None if any may differ.
         """
         before = self._node.table
         moved: list[AliasRef] = []
@@ -142,15 +148,15 @@ class CatalogueChanges:
             await asyncio.to_thread(self._table_file.keep_change, table, moved)
         self._node.replace(table, moved, news=news, models=models)
 
-    def _renew_mended_copies(self, before: RouteTable) -> None:
-        """Let damaged copies that were fetched again be loaded without a pause."""
+    def _renew_fetched_copies(self, before: RouteTable) -> None:
+        """End the pause of versions whose damaged copies were fetched again."""
         for one in self._node.damaged():
             if _lists(self._node.table, one.ref) and not _lists(before, one.ref):
                 self._node.copy_whole(one.digest)
                 self._residents.renew(one.ref)
 
     def _is_known(self, model: str, version: int | None) -> bool:
-        """Look in the present table: another one may come between two slices."""
+        """Look in the present table, which may be replaced between two slices."""
         return self._node.table.knows(model, version)
 
 

@@ -1,6 +1,6 @@
 """Changes of the route table: decided, written to disk, and only then in force.
 
-What is acknowledged survives a crash. Changes that wait for the disk at the same time share one
+Acknowledged changes survive a crash. Changes that wait for the disk at the same time share one
 write.
 """
 
@@ -82,7 +82,7 @@ class Commits:
             await asyncio.gather(self._committing, return_exceptions=True)
 
     async def _commit_waiting(self) -> None:
-        """Write until no change waits. A caller that leaves stops nothing."""
+        """Write until no change waits, even if its caller is cancelled."""
         try:
             while self._waiting:
                 async with self.lock:
@@ -95,7 +95,7 @@ class Commits:
             self._waiting = []
 
     async def _commit_batch(self, batch: list[_Change]) -> None:
-        """Answer every change of a batch, whatever is raised."""
+        """Commit a batch, and answer each of its changes even after an error."""
         try:
             await self._commit_together(batch)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it

@@ -1,7 +1,7 @@
-"""The spine of a change on this node: stage → activate → roll back → retire, and what is observed.
+"""The way of a change on this node: stage → activate → roll back → retire; and its state.
 
-The control plane proposes. This node acknowledges, or refuses with a reason and goes on serving
-what it served.
+The control plane proposes a change. This node acknowledges it, or refuses it with a reason and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rollout:
     """Moves aliases on this node. Event loop only.
 
     Attributes:
-        catalogue: Changes of what the registry lists.
+        catalogue: The changes of the catalogue.
         standbys: The standbys.
     """
 
@@ -145,13 +145,13 @@ class Rollout:
             _log.info("alias.retired", **key._asdict())
 
     async def roll_back(self, bad: ActiveAlias, reason: str) -> None:
-        """Point an alias back at the version before, and refuse it the present one.
+        """Point an alias back at its previous version, and refuse it the present one.
 
-        Both are one replacement of the table. The version before is warmed first, if there is room
-        for it; else its callers wait for its load.
+        Both are one replacement of the table. The previous version is warmed first, if there is
+        room for it; else its callers wait for its load.
 
         Args:
-            bad: The alias as it must not stay.
+            bad: The alias before the rollback.
             reason: The reason, for people.
 
         Raises:
@@ -179,7 +179,7 @@ class Rollout:
         )
 
     async def allow(self, request: AllowRequest) -> Ack:
-        """Let an alias take the bytes again that a rollback refused it.
+        """Let an alias take a refused digest again.
 
         Raises:
             RolloutRefusedError: The table could not be written.
@@ -196,24 +196,25 @@ class Rollout:
         return Ack(generation=after.generation)
 
     async def observe(self, after: int, of: str | None = None) -> NodeState:
-        """Return the node's state once its number is above ``after``, or after 25 s as it is.
+        """Return the node's state once its ``seq`` is above ``after``, or after 25 s.
 
-        If ``of`` is this boot, return only the changes since that number, as far as they are known.
+        If ``of`` is the boot id of this start and the changes since ``after`` are known, the state
+        is the difference from that.
         """
         node = self._node
         node.listening(+1)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(OBSERVE_TIMEOUT_S):
-                    # A number of another boot says nothing about this one: answer at once.
+                    # Another number, such as one of another boot, is answered at once.
                     while node.seq == after:
                         await node.next_change()
         finally:
             node.listening(-1)
         active = node.table.active
-        moved, wishes = node.moves.after(after), node.wanted_moves.after(after)
-        if of != node.boot_id or moved is None or wishes is None:
-            moved = wishes = None
+        moved, wanted = node.moves.after(after), node.wanted_moves.after(after)
+        if of != node.boot_id or moved is None or wanted is None:
+            moved = wanted = None
         whole = moved is None
         keys = active.keys() if moved is None else moved
         return NodeState(
@@ -227,8 +228,8 @@ class Rollout:
             active=[active[key] for key in keys if key in active],
             inactive=[AliasBody(**key._asdict()) for key in keys if key not in active],
             standbys=self.standbys.requests(),
-            wanted=node.wanted(wishes),
-            unwanted=[] if wishes is None else node.unwanted_of(wishes),
+            wanted=node.wanted(wanted),
+            unwanted=[] if wanted is None else node.unwanted_of(wanted),
             resident=sorted(self._residents.digests()) if whole else [],
             refused_digests=list(node.table.refused_digests),
             damaged=node.damaged(),
@@ -244,21 +245,21 @@ class Rollout:
 
 
 def _previous(table: RouteTable, bad: ActiveAlias) -> ArtifactRef:
-    """Return the version that an alias pointed at before.
+    """Return the previous version of an alias.
 
     Raises:
-        RolloutRefusedError: The alias cannot point at it now.
+        RolloutRefusedError: The alias must not be rolled back to it.
     """
     reason = table.why_no_rollback(bad)
     if reason is not None or bad.previous_ref is None:
-        raise RolloutRefusedError("unknown_version", reason or "there is no version before")
+        raise RolloutRefusedError("unknown_version", reason or "the alias has no previous version")
     return bad.previous_ref
 
 
 def _rolled_back(
     table: RouteTable, bad: ActiveAlias, reason: str, now: float
 ) -> tuple[ActiveAlias, RefusedDigest]:
-    """Return the alias after a rollback, and the digest that it is refused."""
+    """Return the alias after a rollback, and its refused digest."""
     back = _previous(table, bad)
     entry = ActiveAlias(
         alias=bad.alias,

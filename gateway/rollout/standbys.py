@@ -33,10 +33,12 @@ _log = structlog.get_logger("gateway.rollout.standbys")
 
 
 class Standbys:
-    """Brings standbys up and remembers the outcomes. Event loop only."""
+    """Starts standbys and remembers their outcomes. Event loop only.
+
+    A stage waits up to ``stage_wait_s`` seconds for room and its loads.
+    """
 
     def __init__(self, node: Node, residents: ResidentSet, *, stage_wait_s: float) -> None:
-        """Set up. ``stage_wait_s``: how long a stage waits for room and its loads."""
         self._node = node
         self._residents = residents
         self._stage_wait_s = stage_wait_s
@@ -45,7 +47,7 @@ class Standbys:
         self._outcomes: LRUCache[str, StageOutcome] = LRUCache(_REMEMBERED_STAGES)
 
     def start(self, request: StageRequest) -> Ack:
-        """Begin to bring a standby up. A second request with the same id changes nothing."""
+        """Begin a stage. Idempotent by its id."""
         if request.stage_id not in self._stages and request.stage_id not in self._outcomes:
             task = asyncio.get_running_loop().create_task(self._stage(request))
             self._stages[request.stage_id] = task
@@ -53,7 +55,7 @@ class Standbys:
         return Ack(generation=self._node.table.generation)
 
     def requests(self) -> list[StageRequest]:
-        """Return the requests whose standbys are up."""
+        """Return the requests whose standbys are ready."""
         return [request for request, _ in self._standbys.values()]
 
     def was_warmed(self, request: ActivateRequest) -> bool:
@@ -73,13 +75,13 @@ class Standbys:
 
     @contextlib.asynccontextmanager
     async def warmed(self, back: ArtifactRef, bad: ActiveAlias) -> AsyncIterator[None]:
-        """Keep a worker of the version before a promotion up, if there is room for one.
+        """Keep a worker of the previous version ready for the block, if there is room for one.
 
-        It comes up beside the promoted version, unless the policy unloads that one first. Without
-        room, a cold start is better than the promoted version.
+        It starts beside the promoted version, unless the policy unloads that one first. Without
+        room the block runs too: a cold start is better than the promoted version.
 
         Raises:
-            RolloutRefusedError: The version does not come up.
+            RolloutRefusedError: The version cannot be loaded.
         """
         stage_id = f"rollback-{uuid.uuid4().hex}"
         try:
@@ -88,13 +90,13 @@ class Standbys:
                 stage_id,
                 replaces=bad.ref,
                 swap=self._swap(back, bad.alias, bad.ref),
-                replicas=1,  # one is better than the bad ones; its siblings come in their turn
+                replicas=1,  # enough to begin with; the resident set starts the others later
                 wait_s=self._stage_wait_s,
             )
         except LoadError as error:
             if error.failure != "no_room":
                 raise RolloutRefusedError(
-                    "not_staged", f"{back} does not come up: {error.message}"
+                    "not_staged", f"{back} cannot be loaded: {error.message}"
                 ) from error
             _log.warning("rollback.cold", replica=str(back), reason=error.message)
         try:
@@ -113,7 +115,7 @@ class Standbys:
     # --- one stage --------------------------------------------------------------------------------
 
     async def _stage(self, request: StageRequest) -> None:
-        """Bring a standby up, and report the outcome, whatever is raised."""
+        """Start a standby, and report the outcome, even after an unforeseen error."""
         log = _log.bind(model=request.model, version=request.version, stage_id=request.stage_id)
         try:
             loaded = await self._bring_up(request, log)
@@ -132,7 +134,7 @@ class Standbys:
     async def _bring_up(
         self, request: StageRequest, log: structlog.stdlib.BoundLogger
     ) -> messages.Loaded:
-        """Load and warm a version; then it stands by, or is the first to make room."""
+        """Load and warm a version; it becomes a standby, or the least recently used resident."""
         key = request.ref
         policy = self._node.table.policy_of(key)
         replaced = self._replaced(request)
@@ -153,7 +155,7 @@ class Standbys:
         return loaded
 
     def _replaced(self, request: StageRequest) -> ArtifactRef | None:
-        """Return the bytes that the alias points at: two aliases may share only a number."""
+        """Return the version to replace, with the digest that its alias points at."""
         if request.replaces is None:
             return None
         for alias, active in self._node.table.active_of(request.model).items():
@@ -163,9 +165,9 @@ class Standbys:
         return None
 
     def _swap(self, key: ArtifactRef, alias: str | None, replaced: ArtifactRef | None) -> str:
-        """Return how to swap: never at the cost of another alias that keeps the old version.
+        """Return the swap of a policy, or ``blue_green`` if another alias keeps the old version.
 
-        ``latest`` alone does not count: a promotion or a rollback is worth more.
+        ``latest`` does not count as such: a promotion or a rollback is worth more.
         """
         table = self._node.table
         aspired: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The catalogue by model: what the registry lists, and what this node may say about it. Pure."""
+"""The catalogue by model and version, and the refusals that follow from it. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOADING_RETRY_AFTER_S = 2.0
 
 
 def has_bytes(entry: CatalogueVersion, digest: str) -> bool:
-    """Whether these are the verified bytes of a version as it is in the registry now.
+    """Whether these are the verified bytes of a version's present creation.
 
     A version that was deleted and made anew has the number of its predecessor.
     """
@@ -114,7 +114,7 @@ class CatalogueIndex:
 
 
 def unlisted(catalogue: Catalogue | None, what: str) -> RegistryUnavailableError:
-    """Return the refusal for something that the registry may have."""
+    """Return the refusal for an entry that the registry may have."""
     if catalogue is None:
         why = "no catalogue has reached this gateway yet: is the control plane running?"
     elif catalogue.source_error is not None:
@@ -127,11 +127,11 @@ def unlisted(catalogue: Catalogue | None, what: str) -> RegistryUnavailableError
 
 
 def refuse_unservable(model: str, entry: CatalogueVersion) -> None:
-    """Refuse a version that cannot serve, whatever becomes of its alias.
+    """Refuse a version that cannot serve.
 
     Raises:
         VersionQuarantinedError: Its bytes are wrong.
-        VersionDeletedError: It is gone from the registry, and from this node.
+        VersionDeletedError: It was deleted from the registry, and from this node.
         ModelLoadFailedError: Its last fetch failed.
     """
     name = f"version {entry.version} of model {model!r}"

@@ -1,6 +1,6 @@
 """The state of this node: the current table, wanted versions, damaged copies, events.
 
-Every change gets a sequence number and wakes those that wait for one. Event loop only.
+Every change gets a sequence number and wakes the tasks that wait for one. Event loop only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from gateway.routing.route_table import RouteTable
 CONTROL_PLANE_SILENT_S = 15.0
 _MAX_WANTED = 16_384
 MOST_EVENTS = 1024
-"""Outcomes that wait for an acknowledgement. Of one that is dropped, the control plane learns after
-the time limit of its stage."""
+"""Outcomes that wait for an acknowledgement. If one is dropped, the stage of the control plane
+times out."""
 _MAX_DAMAGED = 256
 _MET_REMEMBERED = 16
 _UNKNOWN_INTERVAL_S = 1.0
 _LONGEST_QUEUE_S = 600.0
 _MAX_MOVES = 4096
-"""Moved aliases and wanted versions that are remembered; an older state gets the whole one."""
+"""Remembered moves and wanted versions; a caller with an older state gets a complete one."""
 _K = TypeVar("_K")
 
 
@@ -59,7 +59,7 @@ class _Moves(Generic[_K]):
             self._since = self._moves.popleft()[0]
 
     def after(self, seq: int) -> frozenset[_K] | None:
-        """Return what has changed after a number, or None if that is not known."""
+        """Return the keys that changed after a number, or None if they are not known."""
         if not self._since <= seq <= self._last:
             return None
         # From the newest: nearly always a few are enough.
@@ -72,7 +72,7 @@ class _Moves(Generic[_K]):
 
 
 class Node:
-    """The current table, and its changes."""
+    """The current table, and its changes. At the start, the control plane counts as heard."""
 
     def __init__(
         self,
@@ -84,7 +84,6 @@ class Node:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with a table; the control plane counts as heard now."""
         self.node_id = node_id
         self.boot_id = boot_id
         self.libraries = libraries
@@ -104,7 +103,7 @@ class Node:
         self._damaged: dict[str, DamagedCopy] = {}
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self.moves = _Moves[AliasRef](self.seq)
-        """Of aliases."""
+        """The moves of aliases."""
         self.wanted_moves = _Moves[WantedVersion](self.seq)
         """Versions that began or ceased to be wanted."""
         self._met_at: deque[float] = deque(maxlen=_MET_REMEMBERED)
@@ -124,13 +123,13 @@ class Node:
         news: bool = True,
         models: Collection[str] | None = None,
     ) -> None:
-        """Put the next table in place: the one step in which routing changes.
+        """Replace the table. Routing changes in this step only.
 
         Args:
             table: The next table.
-            moved: The aliases that differ from the table before; None: compare.
-            news: Whether the control plane is informed; not of what it has sent itself.
-            models: The models that differ; None: any may.
+            moved: The aliases that differ from the table before, or None to compare the tables.
+            news: Whether to inform the control plane; not of a catalogue that it has sent.
+            models: The models that differ, or None if any may differ.
         """
         moved = tuple(_differences(self._table, table) if moved is None else moved)
         self._table = table
@@ -153,7 +152,7 @@ class Node:
             self._met_at.clear()
 
     def changed(self, moved: Iterable[AliasRef] = (), wanted: Iterable[WantedVersion] = ()) -> None:
-        """Give the state a new number, and wake those that wait for a change.
+        """Give the state a new number, and wake the tasks that wait for a change.
 
         Args:
             moved: The aliases that moved.
@@ -181,7 +180,7 @@ class Node:
     # --- versions that callers wait for -----------------------------------------------------------
 
     def want(self, model: str, version: int, alias: str | None = None) -> None:
-        """Want a version, or an alias at it, before all others; ignored beyond a bound."""
+        """Record that a caller waits for a version, or for its alias; ignored beyond a bound."""
         wanted = WantedVersion(model, version, alias)
         if wanted not in self._wanted and len(self._wanted) < _MAX_WANTED:
             self._wanted[wanted] = self.clock()
@@ -189,7 +188,7 @@ class Node:
             self.changed(wanted=(wanted,))
 
     def wanted(self, of: Iterable[WantedVersion] | None = None) -> list[AwaitedVersion]:
-        """Return the wanted versions, oldest first, or those of some that are wanted."""
+        """Return the wanted versions, oldest first; with ``of``, only those of them."""
         return [
             AwaitedVersion(model=one.model, version=one.version, since=since, alias=one.alias)
             for one in (self._wanted if of is None else of)
@@ -205,13 +204,13 @@ class Node:
         ]
 
     def queue_s(self) -> float:
-        """Return in how many seconds one more wanted version would come, by the last ones."""
+        """Return the expected seconds until one more wanted version is met, by the last ones."""
         met = self._met_at
         interval_s = (met[-1] - met[0]) / (len(met) - 1) if len(met) > 1 else _UNKNOWN_INTERVAL_S
         return min(_LONGEST_QUEUE_S, (len(self._wanted) + 1) * interval_s)
 
     def unwant(self, model: str, version: int, alias: str | None = None) -> None:
-        """Cease to want a version."""
+        """Record that no caller waits for a version any longer."""
         wanted = WantedVersion(model, version, alias)
         if wanted in self._wanted:
             self._remove_wanted(wanted)
@@ -260,7 +259,7 @@ class Node:
 
     @property
     def control_plane_silent(self) -> bool:
-        """Whether nothing has been heard of the control plane for 15 s."""
+        """Whether the control plane has sent no request for 15 s."""
         silent_s = self._monotonic() - self._heard_at
         return self._listening == 0 and silent_s > CONTROL_PLANE_SILENT_S
 

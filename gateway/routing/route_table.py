@@ -1,7 +1,7 @@
-"""The route table: which version, and which bytes, a caller means. Frozen snapshots, pure.
+"""The route table resolves a selector to a version and its bytes. Frozen snapshots, pure.
 
-The catalogue has what the registry lists; the active aliases are what this node serves. An alias
-resolves by the second. A lookup uses one snapshot from start to end.
+The catalogue lists the registry's versions; the active aliases are those that this node serves. An
+alias resolves to its active version. A lookup uses one snapshot from start to end.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class RouteTable:
         generation: Counts activations and retirements, over restarts too.
         default_alias: Used where neither caller nor model names a version.
         catalogue: The last one that the control plane published, or None.
-        active: Where each alias points.
+        active: The active version of each alias.
         refused_digests: Digests that aliases may not take after automatic rollbacks.
     """
 
@@ -131,7 +131,7 @@ class RouteTable:
         return route
 
     def model(self, name: str) -> CatalogueModel:
-        """Return what the registry lists of a model.
+        """Return a model's entry in the catalogue.
 
         Raises:
             ModelNotFoundError: The registry lists no such model.
@@ -226,7 +226,7 @@ class RouteTable:
         return dict(self._active_of.get(model, {}))
 
     def refused_digest(self, alias: AliasRef, digest: str) -> RefusedDigest | None:
-        """Return what refuses this activation, or None."""
+        """Return the refusal of these bytes for an alias, or None."""
         meant = (alias, digest)
         found = (one for one in self.refused_digests if (one.alias_ref, one.digest) == meant)
         return next(found, None)

@@ -24,7 +24,7 @@ from gateway.worker.process.guarded_read import DamagedFileError
 
 _MOST_BYTES = 64 * 1024 * 1024
 _ONE_LEFT = "the other copy counts: nothing is lost"
-_BOTH_DAMAGED = "what either copy has counts"
+_BOTH_DAMAGED = "the changes of either copy count"
 _log = structlog.get_logger("gateway.routing.table_changes")
 
 
@@ -33,7 +33,7 @@ class TableChange(BaseModel):
 
     Attributes:
         number: Consecutive.
-        generation: Of the table after the change.
+        generation: The generation of the table after the change.
         active: The aliases that moved, as they are now.
         inactive: The aliases that were removed.
         refused_digests: All of them after the change, or None if they did not change; ``holds``
@@ -58,7 +58,7 @@ class _Copy:
     Attributes:
         changes: By number.
         damage: What is wrong with it, as the end of a sentence that begins with "it".
-        unread: Why it could not be read; it may be whole.
+        unread: The error of a failed read, or None. A copy that was not read may be whole.
     """
 
     log: ChangeLog
@@ -76,16 +76,18 @@ class _Copy:
 
 
 class TableChanges:
-    """Reads and writes both copies. Blocking: call from a thread, one call at a time."""
+    """Reads and writes both copies. Blocking: call from a thread, one call at a time.
+
+    ``damaged`` receives damage.
+    """
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles) -> None:
-        """Prepare to read. ``damaged`` receives damage."""
         self._logs = (
             ChangeLog(node_dir / "table.changes", _MOST_BYTES),
             ChangeLog(node_dir / "table.changes.copy", _MOST_BYTES),
         )
         self._damaged = damaged
-        self._alike_at: list[int] | None = None
+        self._sizes_when_alike: list[int] | None = None
         self.path = self._logs[0].path
 
     def sizes(self) -> list[int]:
@@ -152,23 +154,23 @@ class TableChanges:
             OSError: The disk refused, and neither copy has the change. If one could not be
                 restored, that is logged.
         """
-        if self.sizes() != self._alike_at:
+        if self.sizes() != self._sizes_when_alike:
             copies = self._read()  # without changes from this number on: they were refused
             self._make_alike(copies, [one for one in _merged(copies) if one.number < change.number])
         add_to_each(self._logs, [_document(change)])
-        self._alike_at = self.sizes()
+        self._sizes_when_alike = self.sizes()
 
     def _make_alike(self, copies: Sequence[_Copy], changes: Sequence[TableChange]) -> None:
         wanted = {one.number: one for one in changes}
         if not all(one.is_sound and one.changes == wanted for one in copies):
             self._write(changes)
-        self._alike_at = self.sizes()
+        self._sizes_when_alike = self.sizes()
 
     def _write(self, changes: Sequence[TableChange]) -> None:
-        self._alike_at = None
+        self._sizes_when_alike = None
         for log in self._logs:
             log.rewrite(map(_document, changes))
-        self._alike_at = self.sizes()
+        self._sizes_when_alike = self.sizes()
 
     def drop(self, number: int) -> None:
         """Remove the changes up to a number, which both generations of the table have.

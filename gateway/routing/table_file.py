@@ -75,10 +75,9 @@ class _Versioned(BaseModel):
 
 
 class TableFile:
-    """Reads and writes these files. Blocking: call from any thread."""
+    """Reads and writes these files; ``damaged`` receives damage. Blocking: call from any thread."""
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles | None = None) -> None:
-        """Prepare to read. ``damaged`` receives damage."""
         self._damaged = damaged or DamagedFiles()
         self._table = TableGenerations(node_dir, self._damaged)
         self._table_path = node_dir / "table.json"
@@ -247,7 +246,7 @@ class TableFile:
         return self._models.size_bytes() + due > longest
 
     def write_due(self) -> None:
-        """Write what the disk has refused, if it takes it now."""
+        """Write the content that the disk has refused, if it takes it now."""
         with self._writing:
             for path, put in tuple(self._due.items()):
                 with contextlib.suppress(TableFileError):
@@ -344,7 +343,7 @@ class TableFile:
             return None
 
     def _report_unreadable(self, path: Path, error: OSError, instead: str) -> None:
-        """Report a file that may be whole, and leave it in place."""
+        """Report a file that cannot be read; it may be whole, so it is not moved."""
         reason = f"cannot be read: {error.strerror}"
         self._damaged.found(path, reason, instead=instead, keep=False)
 
@@ -361,7 +360,7 @@ def _is_of(change: ModelChange, catalogue: Catalogue) -> bool:
 
 
 def _is_newer(path: Path, content: bytes) -> bool:
-    """Whether a newer release wrote a file: it is ignored, and left in place."""
+    """Whether a newer release wrote a file, which is ignored and not moved."""
     try:
         found = _Versioned.model_validate_json(content)
     except ValidationError:

@@ -81,10 +81,12 @@ class _Unusable:
 
 
 class TableGenerations:
-    """Reads and writes both generations. Blocking: call from a thread, one call at a time."""
+    """Reads and writes both generations. Blocking: call from a thread, one call at a time.
+
+    ``damaged`` receives damage.
+    """
 
     def __init__(self, node_dir: Path, damaged: DamagedFiles) -> None:
-        """Prepare to read. ``damaged`` receives damage."""
         self._newest = node_dir / "table.json"
         self._previous = node_dir / "table.previous.json"
         self._part = node_dir / "table.json.part"
@@ -96,17 +98,17 @@ class TableGenerations:
         """Return the newest whole table, or None. A disk that refuses to write prevents nothing.
 
         Args:
-            goes_on_from: Whether the changes beside the table begin with the one after a number:
-                then they have all that an unreadable table may have.
+            goes_on_from: Whether the changes beside the table begin with the one after a number, so
+                that they have all changes of an unreadable table.
 
         Raises:
             TableFileError: A newer release wrote the table, or it cannot be read and the other
                 files do not have all of it.
         """
-        newest = _try(self._newest)
+        newest = _read_table(self._newest)
         if isinstance(newest, TableBody):
             return newest
-        previous = _try(self._previous)
+        previous = _read_table(self._previous)
         tried = {self._newest: newest, self._previous: previous}
         unusable = {path: one for path, one in tried.items() if isinstance(one, _Unusable)}
         unread = ", ".join(f"{path} {one.reason}" for path, one in unusable.items() if one.unread)
@@ -130,7 +132,7 @@ class TableGenerations:
             if is_sealed(read_file(self._part, _MOST_BYTES)):
                 _log.info("table.recovered", file=str(self._previous))
                 return
-        self._damaged.found(self._newest, "is gone", instead=_ONE_BACK, keep=False)
+        self._damaged.found(self._newest, "is missing", instead=_ONE_BACK, keep=False)
 
     def _restore_previous(self) -> None:
         """Rename the previous table back; if the disk refuses, the next start does it."""
@@ -201,7 +203,7 @@ class TableGenerations:
         return True
 
 
-def _try(path: Path) -> TableBody | _Unusable | None:
+def _read_table(path: Path) -> TableBody | _Unusable | None:
     """Return a table, or why it cannot be used, or None if there is no file.
 
     Raises:
@@ -221,7 +223,7 @@ def _parse(path: Path, content: bytes) -> TableBody:
     """Return the table of a file's content.
 
     Raises:
-        AlteredError: It is damaged, or no route table.
+        AlteredError: It is damaged, or not a route table.
         TableFileError: A newer release wrote it.
     """
     try:
@@ -233,4 +235,4 @@ def _parse(path: Path, content: bytes) -> TableBody:
             "it was written by a newer version; start that one"
         ) from error
     except ValidationError as error:
-        raise AlteredError(f"is no route table ({error.error_count()} errors)") from error
+        raise AlteredError(f"is not a route table ({error.error_count()} errors)") from error

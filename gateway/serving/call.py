@@ -20,8 +20,8 @@ class Call:
         second_selector: The header's, if the path has one too. Both must agree.
         body: The caller's bytes, untouched.
         slot: The request's slot, shared by the worker that receives it.
-        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds). None: the caller set
-            none, and the model's time-out begins when a worker receives it.
+        deadline: The caller's deadline (``CLOCK_MONOTONIC``, seconds), or None if it set none; then
+            the model's time-out begins when a worker receives the request.
         route: The resolved version, set by the dispatcher. Errors name it even if the alias has
             moved by then.
         pending: The reply to come, set by `Dispatcher.begin`.

@@ -1,4 +1,4 @@
-"""The spine of a request: resolve → lease → submit → reply."""
+"""The way of a request: resolve → lease → submit → reply."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ OnDone = Callable[[asyncio.Future[WorkerReply]], None]
 
 
 class Dispatcher:
-    """Takes calls to workers and replies back. Event loop only."""
+    """Passes calls to workers and replies back. Event loop only.
+
+    A request may wait ``load_budget_s`` seconds for its version, beside its own time-out.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,6 @@ class Dispatcher:
         load_budget_s: float,
         max_waiting: int,
     ) -> None:
-        """Start without calls. ``load_budget_s`` is not part of a request's time-out."""
         self._node = node
         self._residents = residents
         self._live_tallies = live_tallies
@@ -60,7 +62,7 @@ class Dispatcher:
         """Return the reply to one call.
 
         Raises:
-            GatewayError: Its family says who must act.
+            GatewayError: The call failed; see the families of errors.
         """
         if call.deadline is None:
             return await self._predict(call)
@@ -92,7 +94,7 @@ class Dispatcher:
         return resolve(self._node.table, call)
 
     def drain(self) -> None:
-        """Refuse new calls, and those that wait for a version; the others go on."""
+        """Refuse new calls, and calls that wait for a version; finish the others."""
         self._resolution.draining = True
 
     def refuse_when_draining(self) -> None:
@@ -105,10 +107,10 @@ class Dispatcher:
             raise shutting_down()
 
     def begin(self, call: Call, on_done: OnDone) -> None:
-        """Begin one call: now, if a replica is ready; else as `predict` does.
+        """Begin one call: now, if a replica is ready, or else in a task.
 
-        Sets ``call.pending``, and calls ``on_done`` with it when it is done. Nearly every request
-        takes this way, without a task.
+        Sets ``call.pending``, and calls ``on_done`` with it when it is done. Nearly all requests
+        need no task.
 
         Raises:
             GatewayError: The call cannot begin; ``on_done`` is not called.
@@ -183,7 +185,7 @@ class Dispatcher:
             raise
 
     def _damaged(self, key: ArtifactRef, error: ModelLoadFailedError) -> ModelLoadFailedError:
-        """Return the refusal for a damaged copy, with what becomes of it."""
+        """Return the refusal for a damaged copy, with its remedy."""
         remedy = "the control plane fetches it again"
         if (gone := self._node.table.why_gone(key)) is not None:
             remedy = f"it cannot be fetched again: {gone}"

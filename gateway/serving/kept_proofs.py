@@ -1,4 +1,4 @@
-"""Keeps what workers have proved of artifacts, so that the next worker need not prove it again.
+"""Keeps the proofs of artifacts, so that later workers need not make them again.
 
 Proofs are in memory, and one per file in the node's folder ``proofs/``. They are a cache: a proof
 that is lost, altered, too large or of another format is made again, and a full disk prevents
@@ -44,10 +44,12 @@ _log = structlog.get_logger("gateway.serving.kept_proofs")
 
 
 class KeptProofs:
-    """Proofs by artifact and environment. Event loop only."""
+    """Proofs by artifact and environment. Event loop only.
+
+    ``damaged`` receives the files that the disk refuses.
+    """
 
     def __init__(self, folder: Path, damaged: DamagedFiles | None = None) -> None:
-        """Start empty. ``damaged`` receives what the disk refuses."""
         self._folder = folder
         self._damaged = damaged or DamagedFiles()
         self._known: LRUCache[str, Proof] = LRUCache(MOST_KEPT)
@@ -139,7 +141,7 @@ def name_of(order: Load) -> str:
 
 
 def _subject(order: Load) -> dict[str, str]:
-    """Return what a proof is about. It is in the file too, which may have been renamed."""
+    """Return the subject of a proof. The file has it too, since it may have been renamed."""
     device = "gpu" if order.cuda_devices is not None else "cpu"
     return {"artifact": order.digest, "environment": order.environment, "device": device}
 

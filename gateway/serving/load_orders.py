@@ -26,7 +26,7 @@ _MIB = 1024 * 1024
 _BASE_WORKER_BYTES = 32 * _MIB
 """Private pages of a forked worker without its model: the base of an estimate."""
 _OWN_WORKER_BYTES = 192 * _MIB
-"""The same of a worker under its own interpreter, which shares no library."""
+"""The same for a worker under its own interpreter, which shares no library."""
 _DESCRIPTION_FORMAT = 1
 _MOST_RECORD_BYTES = 64 * _MIB
 _CUDA_DRIVER = Path("/dev/nvidiactl")
@@ -76,7 +76,7 @@ class LoadOrders:
         return (_OWN_WORKER_BYTES if own else _BASE_WORKER_BYTES) + 2 * (listed.size_bytes or 0)
 
     def replicas(self, key: ArtifactRef) -> int:
-        """Return how many replicas a resident version should have."""
+        """Return the number of replicas that a resident version should have."""
         table = self._node.table
         return (not table.is_out_of_reach(key) and table.policy_of(key).replicas) or 1
 

@@ -1,7 +1,7 @@
 """Resolves a call to a version whose bytes are on this node, and waits for that if need be.
 
-What a call waits for is *wanted*: the control plane fetches and activates it before everything
-that no caller waits for.
+A version that a call waits for is *wanted*: the control plane fetches and activates it before
+versions without a waiting call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.serving.residency import ResidentSet
 
 _WANTED_S = 10.0
 _ANY_VERSION = 0
-"""The version of an alias that points nowhere yet."""
+"""The version of an alias that is not active yet."""
 
 
 def resolve(table: RouteTable, call: Call) -> Route:
@@ -50,22 +50,21 @@ def shutting_down() -> DrainingError:
 
 
 class _Missing(NamedTuple):
-    """What a call waits for, and its refusal if that does not come in time."""
+    """The version that a call waits for, and the refusal if it does not come in time."""
 
     wanted: WantedVersion
     error: ModelLoadingError
 
 
 class Resolution:
-    """Waits until calls can be routed. Event loop only.
+    """Waits until calls can be routed, ``max_waiting`` for one alias or version. Event loop only.
 
-    Attribute ``draining``: calls wait no longer.
+    If the attribute ``draining`` is true, calls wait no longer.
     """
 
     def __init__(
         self, node: Node, residents: ResidentSet, *, load_budget_s: float, max_waiting: int
     ) -> None:
-        """Start without waiting calls; ``max_waiting`` of them for one alias or version."""
         self._node = node
         self._residents = residents
         self._load_budget_s = load_budget_s
@@ -105,7 +104,7 @@ class Resolution:
         raise error
 
     def _routable(self, call: Call) -> Route | _Missing:
-        """Resolve a call to bytes on this node, else return what is missing.
+        """Resolve a call to bytes on this node, or return the missing version.
 
         Raises:
             GatewayError: Waiting would not help.
@@ -167,7 +166,7 @@ class Resolution:
         return route if route is not None and self._residents.is_ready(route.ref) else None
 
     def _want_briefly(self, version: tuple[str, int]) -> None:
-        """Want a version although its caller does not wait for it."""
+        """Want a version for some seconds without a waiting call."""
         wanted = WantedVersion(*version, None)
         self._node.want(*wanted)
         if not self._waiting[wanted]:
@@ -184,7 +183,7 @@ class Resolution:
         """
         if self._waiting[wanted] >= self._max_waiting:
             raise ModelOverloadedError(
-                f"{self._waiting[wanted]} requests wait for model {wanted.model!r} already",
+                f"{self._waiting[wanted]} requests already wait for model {wanted.model!r}",
                 retry_after_s=1,
             )
         self._waiting[wanted] += 1

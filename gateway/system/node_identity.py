@@ -46,7 +46,7 @@ class Plane:
     Attributes:
         title: The program in a sentence.
         lock: The name of the file that it locks in the node's folder.
-        prefix: What the names of its settings begin with.
+        prefix: The prefix of its settings' names.
     """
 
     title: str
@@ -146,7 +146,7 @@ def _read_id(path: Path) -> str | DamagedFileError | None:
         return error
     except ValueError:
         pass
-    return DamagedFileError("holds no id of a node")
+    return DamagedFileError("does not have the id of a node")
 
 
 def _report(

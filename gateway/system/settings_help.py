@@ -1,4 +1,4 @@
-"""The ``--help`` of settings, and what is said of variables that are no settings."""
+"""The ``--help`` of settings, and warnings about variables that are not settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 _NEAR = 0.85
-"""How alike a name must be. Other programs have variables with the same prefix."""
+"""Similarity above which a name counts as misspelt. Other programs may use the same prefix."""
 NO_LONGER_A_SETTING = "it is no longer a setting"
 
 

@@ -29,7 +29,7 @@ def private_socket(path: Path, plane: Plane, *, cost: str) -> Iterator[socket.so
     Args:
         path: A socket that a killed process left there is replaced; another file is set aside.
         plane: The program that listens.
-        cost: What does not work without the socket, as a sentence for the log.
+        cost: The loss without the socket, as a sentence for the log.
 
     Yields:
         The listening socket, non-blocking, or None if the disk takes no socket.

@@ -1,4 +1,4 @@
-"""Expand: lasting holds, freezes, who released what, how long activations took, what is retired."""
+"""Expand: pins, freezes, who ended decisions, durations of activations, retired activations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASKED_BY = sa.String(16)
 
 
 def upgrade() -> None:
-    """Add what the code before this neither reads nor writes: each is nullable or has a default."""
+    """Add a table and columns; the release before ignores them, since each may be left out."""
     for table, columns in _added().items():
         with _altered(table) as batch:
             for column in columns:
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove what was added: a pin becomes a hold that ends with the registry's next move."""
+    """Remove them. A pin becomes a hold that ends with the registry's next move."""
     op.drop_table("freezes")
     for table, columns in _added().items():
         with _altered(table) as batch:

@@ -1,7 +1,7 @@
-"""Expand: versions beyond 2^31, such as a time spelled out.
+"""Expand: versions beyond 2^31, such as a timestamp.
 
-PostgreSQL widens the columns in place, rewriting tables that are small, since history is bounded;
-the release before reads and writes them as ever. SQLite's integers hold 64 bits from the start.
+PostgreSQL widens the columns in place. It rewrites the tables, which are small, since history is
+bounded; the release before can still read and write them. SQLite's integers have 64 bits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Narrow them; what only this release can say of versions beyond is lost."""
+    """Narrow the columns. Records of higher versions are lost."""
     if _is_sqlite():
         return
     for table, columns in _NEEDED.items():

@@ -1,4 +1,4 @@
-"""Expand: why an alias was moved, where there is more to say than that somebody wanted it."""
+"""Expand: the reason for a move of an alias, beside its initiator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the reason: the code before this neither reads nor writes it."""
+    """Add the reason. The release before ignores it."""
     with op.batch_alter_table("activations", recreate="never") as batch:
         batch.add_column(sa.Column("reason", sa.Text()))
 
 
 def downgrade() -> None:
-    """Remove it; the moves themselves stay."""
+    """Remove the reason; the moves stay."""
     with op.batch_alter_table("activations", recreate="never") as batch:
         batch.drop_column("reason")

@@ -1,4 +1,4 @@
-"""Expand: which creation of a version a record is about, since a number may be made anew."""
+"""Expand: the creation that a record is about, since a version may be deleted and created anew."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CREATIONS = {
 
 
 def upgrade() -> None:
-    """Add the creations, and how they ended: the code before this ignores them."""
+    """Add the creations and their ends. The release before ignores them."""
     for table, columns in _CREATIONS.items():
         with op.batch_alter_table(table, recreate="never") as batch:
             for name in columns:
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them; a version counts by its number again."""
+    """Remove them. Records are about version numbers again."""
     with op.batch_alter_table("pins", recreate="never") as batch:
         batch.drop_column("superseded")
         batch.drop_column("gone_at")

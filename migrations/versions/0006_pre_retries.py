@@ -1,4 +1,4 @@
-"""Expand: under which libraries a version was rejected, and who let it be tried again."""
+"""Expand: the libraries under which a version was rejected, and the initiator of its retry."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add both: the code before this ignores them."""
+    """Add both. The release before ignores them."""
     with op.batch_alter_table("rejections", recreate="never") as batch:
         batch.add_column(sa.Column("libraries", sa.String(64)))
         batch.add_column(sa.Column("released_by", sa.String(16)))
 
 
 def downgrade() -> None:
-    """Remove them; what stands goes on standing."""
+    """Remove both. Rejections that are in force stay so."""
     with op.batch_alter_table("rejections", recreate="never") as batch:
         batch.drop_column("released_by")
         batch.drop_column("libraries")

@@ -1,4 +1,4 @@
-"""Expand: models as they are listed, each on its own, beside the listing as a whole."""
+"""Expand: listed models one by one, beside the whole listing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the table: the code before this reads and writes whole listings."""
+    """Add the table. The release before reads and writes whole listings."""
     op.create_table(
         "listed_models",
         sa.Column("node_id", sa.String(64), nullable=False),
@@ -24,5 +24,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it: the whole listing is as old as when it was written last, until the next poll."""
+    """Remove the table. The whole listing may be out of date until the next poll."""
     op.drop_table("listed_models")

@@ -1,4 +1,4 @@
-"""Rename what the first release calls otherwise: a table, four pairs of columns, two values.
+"""Rename a table, four pairs of columns and two values, as the first release calls them.
 
 The one exception to "expand, then contract": before the first release, names may change in place.
 Stop every control plane of the ledger before.
@@ -46,7 +46,7 @@ def _rename(table: str, old: str, new: str) -> None:
 
 
 def _rename_key(table: str, old_table: str) -> None:
-    """Name the primary key after its table; SQLite's are found by the table alone."""
+    """Name the primary key after its table. SQLite's keys need no names."""
     if op.get_context().dialect.name == "postgresql":
         op.execute(f"ALTER TABLE {table} RENAME CONSTRAINT pk_{old_table} TO pk_{table}")
 

@@ -69,7 +69,10 @@ class _BodyWithDeadline(Body):
 
 
 class Predictions:
-    """Answers prediction requests, and passes all others on. Event loop only."""
+    """Answers prediction requests. Event loop only.
+
+    ``fallback`` serves all other routes; its limits of bodies apply to predictions too.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,6 @@ class Predictions:
         telemetry: Telemetry,
         admission: Admission,
     ) -> None:
-        """Prepare to serve. ``fallback`` serves all other routes; its limits of bodies count."""
         self._fallback = fallback
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -148,7 +150,7 @@ class Predictions:
         started: float,
         pending: asyncio.Future[WorkerReply],
     ) -> None:
-        """Answer an exchange, whatever happens."""
+        """Answer an exchange with its reply or an error."""
         try:
             if pending.cancelled():
                 self._give_up(exchange, call)
@@ -248,7 +250,7 @@ class Predictions:
         self._answer(exchange, status, lines, body, slot)
 
     def _route_of(self, call: Call | None) -> Route | None:
-        """Return the version that a request is for, or None if that is not known."""
+        """Return the route of a call, or None if it is not known."""
         with contextlib.suppress(GatewayError):
             return None if call is None else call.route or self._dispatcher.resolve(call)
         return None

@@ -46,7 +46,7 @@ class RequestHead(NamedTuple):
     """The line and headers of a prediction request.
 
     Attributes:
-        deadline: When its caller gives up (``CLOCK_MONOTONIC``, seconds), or None.
+        deadline: The caller's deadline (``CLOCK_MONOTONIC``, seconds), or None.
     """
 
     target: Target
@@ -106,7 +106,7 @@ def _decode_name(raw: bytes) -> str:
 
 
 def _selectors(path: bytes | None, header: bytes | None) -> tuple[Selector | None, Selector | None]:
-    """Return the selector of the path or else of the header, and the header's if there are both.
+    """Return the selector, and the header's if the path has one too.
 
     In a path an alias has its ``@``; in the header it may. Both are UTF-8 and may be
     percent-encoded. Other encodings are refused, since the same bytes may name another alias.
@@ -146,11 +146,11 @@ def _refuse_duplicates(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def _deadline(header: bytes | None) -> float | None:
-    """Return when a caller gives up, from its seconds."""
+    """Return the deadline of a request from its timeout in seconds."""
     if header is None:
         return None
     if not _SECONDS.match(header):
-        raise InvalidTimeoutError("the header X-Request-Timeout is not a number of seconds")
+        raise InvalidTimeoutError("the header X-Request-Timeout must be a number of seconds")
     return time.monotonic() + float(header)
 
 

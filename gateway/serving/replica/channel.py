@@ -1,7 +1,7 @@
 """The parent's end of a worker's socket: sends frames, one write per step of the loop, and reads.
 
-It uses the bare socket, since a transport does not tell which requests never reached a worker that
-has died. Those may go to another one.
+It uses the bare socket, since a transport does not report which requests never reached a worker
+that has died. Other workers may take them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _GATHER = 64
 
 
 class Channel:
-    """Frames over a non-blocking stream socket. All methods on the event loop."""
+    """Frames over a non-blocking stream socket, which the worker process owns. Event loop only.
+
+    ``on_closed`` is called once, after the last frame. ``on_garbled`` gets the reason before an
+    invalid frame closes the channel: it is malformed, too large or part of a flood.
+    """
 
     def __init__(
         self,
@@ -39,11 +43,6 @@ class Channel:
         on_garbled: Callable[[str], None],
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """Prepare to open; the socket belongs to the worker process.
-
-        ``on_closed`` is called once, after the last frame. ``on_garbled`` gets the reason before an
-        invalid frame closes the channel: it is malformed, too large or part of a flood.
-        """
         self._socket = connection
         self._on_frame = on_frame
         self._on_closed = on_closed

@@ -48,7 +48,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108  # only private folders are made in it
 
 @dataclass
 class WorkerProcess:
-    """A started worker, and what the parent holds of it.
+    """A started worker, and the resources that the parent holds for it.
 
     Attributes:
         pid: It leads its own session and process group.
@@ -58,7 +58,7 @@ class WorkerProcess:
         lifeline: The write end of a pipe without data. When it closes, at the latest with this
             process, the kernel kills the worker's process group.
         output: The read end of the worker's standard output and error.
-        release: Releases what else the launcher holds, once the worker was killed.
+        release: Releases the launcher's other resources, once the worker was killed.
     """
 
     pid: int
@@ -74,7 +74,7 @@ class WorkerProcess:
             process_session.end(self.pid, self.exited)
 
     def close(self) -> None:
-        """End what is left of the session, and release every descriptor.
+        """End the rest of the session, and release every descriptor.
 
         The closed descriptors come first: ending the session needs free ones.
         """
@@ -89,7 +89,7 @@ class WorkerProcess:
 
 
 class _Ends(NamedTuple):
-    """Both ends of what connects a worker: the parent's, and those that it inherits."""
+    """Both ends of a worker's channel and pipes: the parent's, and those that it inherits."""
 
     channel: socket.socket
     lifeline: Connection
@@ -141,10 +141,9 @@ class Launchers:
 
 
 class ForkserverLauncher:
-    """Forks workers from a server that has the libraries imported."""
+    """Forks workers from a server that imports the module ``preload`` before the first fork."""
 
     def __init__(self, preload: str = PRELOAD_MODULE) -> None:
-        """Prepare to start. ``preload``: the module to import before the first fork."""
         self._preload = preload
         self._context: ForkServerContext | None = None
         self._measured: tuple[int | None, int] = (None, 0)  # the forkserver, and its own bytes
@@ -264,7 +263,7 @@ def _anonymous_bytes(pid: int | None) -> int:
 
 
 class _Fork(popen_forkserver.Popen):
-    """A child of the forkserver. If a step fails, what earlier steps opened is closed.
+    """A child of the forkserver. If a step fails, the descriptors of earlier steps are closed.
 
     The base class would leave the child's pipe open, and the child would wait for ever.
     """
@@ -317,10 +316,12 @@ def _find_socket_folder() -> None:
 
 
 class ExecLauncher:
-    """Starts workers under a model's own interpreter, which imports only the worker package."""
+    """Starts workers under a model's own interpreter, which imports only the worker package.
+
+    Workers inherit the variables ``environ``.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """Prepare to start. ``environ``: what workers inherit."""
         self._environ = {**environ, **confinement.ENVIRONMENT}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exec-launcher")
 

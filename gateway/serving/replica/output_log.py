@@ -1,4 +1,4 @@
-"""Logs what workers write to standard output and error, within bounds.
+"""Logs the standard output and error of workers, within bounds.
 
 Each worker writes into a pipe of its own. If it prints in a loop, it fills the pipe and waits;
 output beyond an allowance is counted and left out. So no model floods the log or the event loop.
@@ -27,10 +27,9 @@ _log = structlog.get_logger("gateway.worker")
 
 
 class OutputLog:
-    """The read end of one worker's pipe. Event loop only."""
+    """The read end of one worker's pipe, which the worker process owns. Event loop only."""
 
     def __init__(self, name: str, descriptor: int) -> None:
-        """Prepare to open; the descriptor stays its owner's."""
         self._name = name
         self._descriptor = descriptor
         self._left_bytes = float(_BURST_BYTES)

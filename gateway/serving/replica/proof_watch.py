@@ -1,7 +1,7 @@
-"""The proofs that a worker makes: how long each may take, and what is kept of them.
+"""Watches the proofs of a worker: limits their time, and keeps their findings.
 
-A proof has a time limit of its own, so that it never keeps a model from serving. It does not count
-against requests either: those that arrive meanwhile have not begun, and may go to another worker.
+A proof has a time limit of its own, so that it never keeps a model from serving. Requests that
+arrive during a proof have not begun, and another worker may take them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class _UnderWay:
     """The present proof.
 
     Attributes:
-        unproved: What is kept if the worker does not return from it, or None.
-        timer: Ends the worker if the proof takes too long; None while the load's limit does.
+        unproved: The proof to keep if the worker does not return from it, or None.
+        timer: Ends the worker if the proof takes too long, or None while the load's limit does.
         left_s: Seconds that were left of the warm-up when the proof began.
     """
 
@@ -38,7 +38,8 @@ class _UnderWay:
 class ProofWatch:
     """Watches one worker's proofs. Event loop only.
 
-    Attribute ``order``: what the worker is to load, set before its first message.
+    ``on_late`` is called with the limit that a proof has exceeded. The attribute ``order`` is the
+    worker's load order, and is set before its first message.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class ProofWatch:
         keep: Callable[[messages.Load, Proof], None],
         on_late: Callable[[float], None],
     ) -> None:
-        """Start without a proof. ``on_late``: called with the limit that a proof has exceeded."""
         self.order: messages.Load
         self._limit_s = proof_s
         self._grace_s = grace_s
@@ -105,11 +105,11 @@ class ProofWatch:
                 phase.reschedule(asyncio.get_running_loop().time() + ended.left_s)
 
     def keep(self, proof: Proof) -> None:
-        """Keep what the worker has proved."""
+        """Keep a proof of the worker."""
         self._keep(self.order, proof)
 
     def lose(self) -> None:
-        """Keep, once, what holds after the worker has died in its proof."""
+        """Keep, once, the proof that holds after the worker has died in it."""
         if self._under_way is not None and self._under_way.unproved is not None:
             self.keep(self._under_way.unproved)
             self._under_way.unproved = None

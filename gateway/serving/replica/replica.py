@@ -59,7 +59,7 @@ _LARGE_SHARE = 0.75
 _JSON = "application/json"
 _INVALID = "the worker sent an invalid message"
 _CLOCK_S = 0.001
-"""How early the event loop, whose clock is coarse, may call a timer."""
+"""The event loop, whose clock is coarse, may call a timer so much too early."""
 _log = structlog.get_logger("gateway.serving.replica.replica")
 
 
@@ -87,12 +87,12 @@ _UNDONE = {
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """How much one worker may hold, and how long it may take. Seconds and bytes.
+    """The limits of one worker in requests, bytes and seconds.
 
     Attributes:
-        load_timeout_s: From the start of the process until the model is loaded.
-        warm_up_timeout_s: From then until the replica is ready, without its proof.
-        proof_s: For the proof in the warm-up.
+        load_timeout_s: Limit from the start of the process until the model is loaded.
+        warm_up_timeout_s: Limit from then until the replica is ready, without its proof.
+        proof_s: Limit of the proof in the warm-up.
     """
 
     max_in_flight: int
@@ -108,7 +108,13 @@ def _ignore(*_: object) -> None:
 
 
 class Replica:
-    """A running worker. The resident set owns it; all methods run on the event loop."""
+    """A running worker. The resident set owns it; all methods run on the event loop.
+
+    ``name`` is the version, for logs and errors. ``on_stopped`` is called once, when the process
+    has ended. ``on_request`` is called once for each request that the worker had begun, with the
+    seconds of the model's call, or None if the model failed the request. ``on_proof`` keeps a proof
+    of the worker.
+    """
 
     def __init__(
         self,
@@ -120,12 +126,6 @@ class Replica:
         *,
         on_proof: Callable[[messages.Load, Proof], None] = _ignore,
     ) -> None:
-        """Prepare to start. ``name``: the version, for logs and errors.
-
-        ``on_stopped`` is called once, when the process has ended. ``on_request`` is called once for
-        each request that the worker had begun, with the seconds of the model's call, or None if the
-        model failed the request. ``on_proof`` keeps what the worker has proved of an artifact.
-        """
         self.name = name
         self.state = ReplicaState.STARTING
         self.loaded: messages.Loaded | None = None
@@ -327,7 +327,7 @@ class Replica:
         self.kill(f"it did not come back from a proof within {limit_s:g} s")
 
     def _late(self) -> LoadError:
-        """Return which phase took too long. After a lost proof, the load is tried again."""
+        """Return the error of the phase that took too long. A lost proof lets the load retry."""
         if self._proofs.is_under_way:
             self._proofs.give_up()
             return LoadError("worker_died", "the worker did not come back from its proof")
@@ -341,7 +341,7 @@ class Replica:
         if self._invalid:
             return LoadError("load_failed", self._invalid)
         if self._is_ended_by_owner:
-            return LoadError("stopped", "it was told to end before it was ready")
+            return LoadError("stopped", "the gateway ended the worker before it was ready")
         return LoadError("worker_died", "the worker ended before it was ready")
 
     # --- requests ---------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ class Replica:
         Args:
             header: An encoded `messages.Predict`.
             body: The caller's body, untouched.
-            timeout_s: When to answer the caller with `DeadlineExceededError`. The request stays
+            timeout_s: Seconds until the caller gets `DeadlineExceededError`. The request stays
                 inside the worker until that replies.
             limit_s: The model's own time-out, at least ``timeout_s``. A worker that has the oldest
                 request for longer than this and a grace is stuck.
@@ -591,10 +591,9 @@ class Replica:
             raise
 
     def _answer(self, request: InFlight, frame: Frame) -> None:
-        """Pass a reply on to its caller, who may have left, and count what the model did.
+        """Pass a reply on to its caller, which may have left, and count the model's call.
 
-        The time that counts is that of the model's call: the wait before it depends on what other
-        callers have sent.
+        Only the time of the call counts, since the wait before it depends on other callers.
         """
         if frame.kind == Kind.REPLY:
             reply = WorkerReply(frame.body, request.answer_type, *read_reply(frame.header))

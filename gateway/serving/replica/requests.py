@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class WorkerReply(NamedTuple):
-    """A finished body, and what the worker measured. Seconds."""
+    """A finished body, and the worker's measurements in seconds."""
 
     body: bytes
     content_type: str
@@ -39,9 +39,9 @@ class InFlight:
     """A request inside the worker.
 
     Attributes:
-        began: When it was submitted, in the event loop's time.
+        began: The event loop's time of its submission.
         answer_type: The content type of its reply.
-        due: When to check it next: at its time-out, and then when its worker would be stuck.
+        due: The event loop's time of its next check: its time-out, then that of a stuck worker.
     """
 
     reply: asyncio.Future[WorkerReply]

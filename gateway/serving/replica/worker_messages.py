@@ -34,10 +34,10 @@ from gateway.worker.loading.proofs.proof import (
 from gateway.worker.protocol.messages import MAX_TEXT, Alive, Failed, Hello, Loaded, LoadFailed
 
 MAX_HEADER_BYTES = 256 * 1024
-"""Of a frame from a worker: many times the longest valid one."""
+"""The largest header of a frame from a worker: many times the longest valid one."""
 _MAX_ITEMS = 256
 _MAX_BYTES = 2**48
-"""Of memory: more than any machine has."""
+"""The most bytes of memory in a message: more than any machine has."""
 _MAX_ROWS = 2**40
 _MAX_SECONDS = 1e7
 _MAX_VERSION = 2**31
@@ -110,13 +110,13 @@ def read_proof(header: bytes) -> Proof | None:
     """Return the proof in a PROVING or PROVED, or None if its format or a bound is unknown here.
 
     Raises:
-        InvalidMessageError: There is no object ``proof``, or another field.
+        InvalidMessageError: The only field is not an object ``proof``.
     """
     fields = _loads(header)
     if type(fields) is not dict or fields.keys() != {"proof"}:
-        raise InvalidMessageError("a message about a proof has other fields")
+        raise InvalidMessageError("a message about a proof must have one field, 'proof'")
     if not _is_object(fields["proof"]):
-        raise InvalidMessageError("a proof is no object")
+        raise InvalidMessageError("a proof must be an object")
     return parse(fields["proof"])
 
 
@@ -128,7 +128,7 @@ def read_message(message_type: type[M], header: bytes) -> M:
     """
     fields = _loads(header)
     if type(fields) is not dict:
-        raise InvalidMessageError(f"a {message_type.__name__} is no object")
+        raise InvalidMessageError(f"a {message_type.__name__} must be an object")
     rules = _RULES[message_type]
     if unknown := fields.keys() - rules.keys():
         raise InvalidMessageError(f"a {message_type.__name__} has {len(unknown)} unknown fields")
@@ -248,4 +248,4 @@ _RULES: dict[type[Any], dict[str, Fits]] = {
         "example_s": _is_seconds,
     },
 }
-"""What each field must be. A field without a rule is refused."""
+"""The rule of each field. A field without a rule is refused."""

@@ -1,4 +1,4 @@
-"""The resident set: which versions have replicas, who waits for one, and who makes room."""
+"""The resident set: the replicas of versions, their waiters, and eviction."""
 
 from gateway.serving.residency.decision import (
     LEAST_LOADS_AT_ONCE as LEAST_LOADS_AT_ONCE,

@@ -1,4 +1,4 @@
-"""Which replicas start, end and take no new requests: one pure decision over a snapshot.
+"""Decides which replicas start, end and take no new requests: a pure function of a snapshot.
 
 `decide` looks at every replica, every load that is waited for and every standby of the node, and
 returns the next actions. `LoadQueue` applies them and decides again, until nothing is left to do.

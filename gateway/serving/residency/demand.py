@@ -1,4 +1,4 @@
-"""What waits for the replicas of one version: callers, each for a lease, and stages."""
+"""The demand for replicas of one version: callers, each waiting for a lease, and stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Demand:
 
     Attributes:
         since: Monotonic seconds when the first waiter joined.
-        staged_at: When the last stage joined; it waits for room no longer than callers do.
+        staged_at: Monotonic seconds when the last stage joined; it waits for room as callers do.
         paused_until: No replica starts before, since the last one failed or died.
         replicas: The number of replicas that are needed; callers need one.
         waiters: Callers, oldest first.

@@ -1,4 +1,4 @@
-"""What earlier loads and deaths say about a version: size, load time, when to try again."""
+"""The history of a version's loads and deaths: its size, load time, and pause before a retry."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class _Entry:
     """One version.
 
     Attributes:
-        deaths_count_s: How long deaths count.
-        death: Why the last replica died.
-        message: Why the version pauses.
-        failure: The same, as of `LoadError`.
+        deaths_count_s: Seconds for which deaths count.
+        death: The reason for the last replica's death.
+        message: The reason for the pause.
+        failure: Its kind, as of `LoadError`.
         until: The end of the pause.
         callers_wait: Callers wait for the end of the pause, rather than being refused.
         heat: Uses of its ended replicas, as of ``heat_at``.
@@ -64,10 +64,12 @@ class _Entry:
 
 
 class LoadHistory:
-    """The history of the last versions that were loaded, bounded in number. Event loop only."""
+    """The history of the last versions that were loaded, bounded in number. Event loop only.
+
+    ``clock`` returns monotonic seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start empty. ``clock``: monotonic seconds."""
         self._clock = clock
         self._entries: LRUCache[ArtifactRef, _Entry] = LRUCache(_REMEMBERED)
         self._model_bytes: LRUCache[str, int] = LRUCache(_REMEMBERED)

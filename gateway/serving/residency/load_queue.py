@@ -54,13 +54,13 @@ _log = structlog.get_logger("gateway.serving.residency.load_queue")
 
 
 class Requirements(Protocol):
-    """What the resident set must know about a version."""
+    """Answers the resident set's questions about a version."""
 
     def estimate_bytes(self, key: ArtifactRef) -> int:
         """Estimate the size of a version that was never loaded."""
 
     def replicas(self, key: ArtifactRef) -> int:
-        """Return how many replicas a resident version should have."""
+        """Return the number of replicas that a resident version should have."""
 
     def restarts(self, key: ArtifactRef) -> bool:
         """Whether a replica that died is replaced without a caller."""
@@ -73,7 +73,10 @@ class Requirements(Protocol):
 
 
 class LoadQueue:
-    """Starts and ends replicas, and answers the callers and stages that wait for them."""
+    """Starts and ends replicas, and answers the callers and stages that wait for them.
+
+    For its arguments, see `ResidentSet`.
+    """
 
     def __init__(
         self,
@@ -84,7 +87,6 @@ class LoadQueue:
         load_budget_s: float,
         shared_bytes: Callable[[], int],
     ) -> None:
-        """Start empty; see `ResidentSet`."""
         self.standbys: dict[str, Standby] = {}
         self._pool = pool
         self._pool.owner = self
@@ -183,7 +185,7 @@ class LoadQueue:
             while actions := decide(self._snapshot()):
                 for action in actions:
                     self._apply(action)
-        except Exception:  # noqa: BLE001  # the loop must go on, whatever raises below
+        except Exception:  # noqa: BLE001  # an error must not end the loop
             _log.exception("residency.failed")
             self._rebalance_within(decision.TURN_WAIT_S)
         finally:

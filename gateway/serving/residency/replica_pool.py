@@ -41,7 +41,7 @@ class Observer(Protocol):
 
 
 class Owner(Protocol):
-    """Decides about replicas, and receives what became of each."""
+    """Decides about replicas, and receives the outcome of each."""
 
     def became_ready(self, resident: Resident) -> None:
         """A replica became ready, and may be leased from now on."""
@@ -65,9 +65,9 @@ class Resident:
         bytes: Expected size while it loads; measured size afterwards.
         ready_bytes: Size when it became ready.
         closed_to_new: It takes no more leases since ``closed_at``, and ends with its last one.
-        end_reason: Why it ends with its last lease, or empty.
+        end_reason: The reason why it ends with its last lease, or empty.
         evicted: It ends to make room.
-        wrong: Why it will be replaced, or empty. Its successor may start beside it.
+        wrong: The reason why it will be replaced, or empty. Its successor may start beside it.
         heat: Leases, halved every ``HALF_LIFE_S``; with those of the version's ended replicas.
     """
 
@@ -111,7 +111,7 @@ class Resident:
         return State.READY if self.replica.state is ReplicaState.READY else State.CLOSED
 
     def view(self, now: float, *, keep_resident: bool) -> ReplicaView:
-        """Return what the decision may see.
+        """Return the replica as the decision sees it.
 
         A replica that died is closed from the first decision on that sees it.
         """
@@ -156,7 +156,11 @@ class Lease:
 
 
 class ReplicaPool:
-    """Starts, leases and ends replicas. Attribute ``owner`` is set once it exists."""
+    """Starts, leases and ends replicas. Attribute ``owner`` is set once it exists.
+
+    ``prepare`` reads a version's load order. ``new_replica`` builds a replica, which calls the
+    second argument once it has stopped.
+    """
 
     def __init__(
         self,
@@ -166,11 +170,6 @@ class ReplicaPool:
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start empty.
-
-        ``prepare`` reads a version's load order. ``new_replica`` builds a replica, which calls the
-        second argument once it has stopped.
-        """
         self.clock = clock
         self.load_history = LoadHistory(clock)
         self._new_replica = new_replica

@@ -34,7 +34,11 @@ _LOOK_S = 0.01
 
 
 class ResidentSet:
-    """Leases, stages and ends of replicas; the replicas are in a `ReplicaPool`."""
+    """Leases, stages and ends of replicas; the replicas are in a `ReplicaPool`.
+
+    ``max_waiting`` requests may wait for one version, for ``load_budget_s`` seconds each.
+    ``shared_bytes`` returns the forkserver's size, which counts once.
+    """
 
     def __init__(
         self,
@@ -46,11 +50,6 @@ class ResidentSet:
         requirements: Requirements,
         shared_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Bound an empty pool.
-
-        ``max_waiting`` requests may wait for one version, for ``load_budget_s`` each.
-        ``shared_bytes``: the forkserver's size, which counts once.
-        """
         self.load_history = pool.load_history
         self._load_budget_s = load_budget_s
         self._max_waiting = max_waiting
@@ -67,9 +66,9 @@ class ResidentSet:
     # --- leases -----------------------------------------------------------------------------------
 
     def try_lease(self, key: ArtifactRef, body_bytes: int = 0) -> Lease | None:
-        """Take a lease now, or return None: the step of nearly every request.
+        """Take a lease now, or return None if no replica is ready. Used by nearly every request.
 
-        ``body_bytes``: the size of the request's body; the replica has room for it if any has.
+        ``body_bytes`` is the size of the body; a replica with room for it is preferred.
         """
         group = self._pool.of(key)
         if len(group) == 1:
@@ -96,7 +95,7 @@ class ResidentSet:
     async def _wait(self, demand: Demand) -> Lease:
         if len(demand.waiters) >= self._max_waiting:
             raise ModelOverloadedError(
-                f"{len(demand.waiters)} requests wait for {demand.key} already",
+                f"{len(demand.waiters)} requests already wait for {demand.key}",
                 retry_after_s=self.load_history.expected_load_s(demand.key),
             )
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()

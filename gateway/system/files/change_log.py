@@ -41,7 +41,7 @@ class LogContent:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a file.
+    """The known state of a file.
 
     Attributes:
         whole_bytes: Its size without a torn line, or None if it was not read.
@@ -53,10 +53,12 @@ class _Known:
 
 
 class ChangeLog:
-    """A file of changes. Blocking: call from a thread, one call at a time."""
+    """A file of changes, of which at most ``most_bytes`` are read.
+
+    Blocking: call from a thread, one call at a time.
+    """
 
     def __init__(self, path: Path, most_bytes: int) -> None:
-        """Prepare to read. ``most_bytes``: the longest file that is read."""
         self.path = path
         self._most_bytes = most_bytes
         self._known = _Known()
@@ -143,10 +145,12 @@ class ChangeLog:
 
 
 class OpenLog:
-    """An open file of changes: additions can be undone without another descriptor. Blocking."""
+    """An open file of changes: additions can be undone without another descriptor. Blocking.
+
+    ``known`` is kept up to date.
+    """
 
     def __init__(self, path: Path, descriptor: int, known: _Known) -> None:
-        """Prepare to add; ``known`` is kept up to date."""
         self._path = path
         self._descriptor = descriptor
         self._known = known

@@ -39,10 +39,12 @@ class DamagedFile:
 
 
 class DamagedFiles:
-    """Damaged files since the start, and files that are not written. Any thread."""
+    """Damaged files since the start, and files that are not written. Any thread.
+
+    ``clock`` returns epoch seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Start empty. ``clock`` returns epoch seconds."""
         self._clock = clock
         self._found: dict[str, DamagedFile] = {}
         self._refused: dict[str, DamagedFile] = {}
@@ -54,7 +56,7 @@ class DamagedFiles:
             path: The file.
             reason: What is wrong with it, as the end of a sentence that begins with "it".
             instead: What counts instead, as a sentence.
-            keep: Whether to set it aside: not if it is gone or may be whole.
+            keep: Whether to set it aside: not if it is missing or may be whole.
         """
         aside = set_aside(path) if keep else None
         aside_name = aside.name if aside else None

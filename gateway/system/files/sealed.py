@@ -53,7 +53,7 @@ def unseal(content: bytes) -> dict[str, Any]:
     """Return the members of a document.
 
     Raises:
-        AlteredError: It is damaged, or no JSON object.
+        AlteredError: It is damaged, or not a JSON object.
     """
     sealed = is_sealed(content)
     try:
@@ -63,9 +63,9 @@ def unseal(content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise AlteredError("is nested too deep") from error
     except ValueError as error:
-        raise AlteredError("is no JSON" if content else "is empty") from error
+        raise AlteredError("is not JSON" if content else "is empty") from error
     if not isinstance(members, dict):
-        raise AlteredError("is no JSON object")
+        raise AlteredError("is not a JSON object")
     if (members.pop(_MEMBER, None) is not None) is not sealed:
         raise AlteredError("has a checksum that is not where it was written")
     return members

@@ -28,10 +28,12 @@ _log = structlog.get_logger("gateway.system.http1")
 
 
 class AsgiService:
-    """Serves an application. Event loop only."""
+    """Serves an application. Event loop only.
+
+    A body must make progress within ``body_timeout_s`` seconds; see `Body`.
+    """
 
     def __init__(self, app: App, *, max_body_bytes: int, body_timeout_s: float) -> None:
-        """Prepare to serve. ``body_timeout_s``: for the next 64 KiB of a body, or its end."""
         self._app = app
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
@@ -115,7 +117,7 @@ class _Call:
 
 
 def _end(exchange: Exchange, call: _Call, task: asyncio.Task[None]) -> None:
-    """Tell the application that its caller has hung up, or cancel it if the process ends."""
+    """Report to the application that its caller has hung up, or cancel it if the process ends."""
     call.gone.set()
     if not exchange.disconnected:
         task.cancel()

@@ -33,16 +33,15 @@ class UnboundedRoom:
 
 
 class Body:
-    """One body.
+    """One body. In each ``timeout_s`` seconds, 64 KiB must arrive, or the rest of the body.
 
     Attributes:
-        give_up_at: When its timeout passes, in the event loop's time.
+        give_up_at: The event loop's time at which its timeout passes.
     """
 
     __slots__ = ("_content", "_max_bytes", "_rewarded", "_room", "_timeout_s", "give_up_at")
 
     def __init__(self, *, max_bytes: int, timeout_s: float, room: Room, now: float) -> None:
-        """Start empty. ``timeout_s``: for the next 64 KiB, or the end."""
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._room = room

@@ -34,7 +34,6 @@ class Chunks:
     __slots__ = ("_content", "_cost", "_kept", "_left", "_line", "_trailers", "complete")
 
     def __init__(self) -> None:
-        """Begin before the first chunk."""
         self.complete = False
         self._line = _FIRST_LINE
         self._kept = b""  # the start of a line
@@ -46,7 +45,7 @@ class Chunks:
     def take(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Take bytes; return pieces of content, and the bytes that were not taken.
 
-        Those come after a complete body; else offer them again in another step of the loop.
+        If the body is complete, these bytes follow it. If not, offer them in the next loop step.
 
         Raises:
             RefusedError: The chunks are malformed.

@@ -55,13 +55,13 @@ class Connection(asyncio.Protocol):
         self._answering = False
         self._body: Body | None = None  # the body that arrives
         self._chunks: Chunks | None = None  # of that body
-        self._left: int | None = 0  # bytes left of a body, or of a refused one; None: chunked
+        self._left: int | None = 0  # bytes left of a body, or of a refused one; None if chunked
         self._ahead = b""  # bytes behind the open request
         self._to_drop = 0  # bytes to drop before the end
         self._cut = False
         self._paused_reading = False
         self._paused_writing = False
-        self._leaving = False
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None  # of the step under way
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = self._loop.time()
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it once its answer was read, or the read timeout has passed."""
-        self._leaving = True
+        self._closing = True
         self._transport.close()
         self._watch_reader()
 
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
     def _check_idle(self) -> None:
         """Close it if it has idled for too long; else check again when it would have."""
         self._idle_timer = None
-        if self._leaving or self._exchange is not None or self._head is not None:
+        if self._closing or self._exchange is not None or self._head is not None:
             return  # its end begins the idle time anew, or closes the connection
         left_s = self._idle_since + self._limits.idle_s - self._loop.time()
         if left_s > 0:
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes, or keep them behind an open request."""
-        if self._leaving:
+        if self._closing:
             self._drop_bytes(len(data))
         elif self._answering or self._ahead:
             self._ahead += data
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _read_ahead(self) -> None:
         """Read waiting bytes, in a step of their own so that other connections are served."""
-        if self._leaving or self._answering or self._transport.is_closing():
+        if self._closing or self._answering or self._transport.is_closing():
             return
         data, self._ahead = self._ahead, b""
         if data:
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Continue: most of the answer was read."""
         self._paused_writing = False
-        if self._answering and not self._leaving:
+        if self._answering and not self._closing:
             self._complete()
 
     def _complete(self) -> None:
@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         exchange.was_read()
         if not exchange.keep_alive:
-            self._depart()
+            self._end_after_answer()
             return
         self._begin_to_idle()
         if self._ahead:
@@ -382,7 +382,7 @@ class Connection(asyncio.Protocol):
 
     # --- the last answer --------------------------------------------------------------------------
 
-    def _depart(self) -> None:
+    def _end_after_answer(self) -> None:
         """End after an answer; drop the remaining bytes of the request first."""
         self._ahead = b""
         if self._cut:
@@ -410,8 +410,8 @@ class Connection(asyncio.Protocol):
         self._end_writing(_LAST_READ_S, _DROPPED_AFTER_HEAD_BYTES)
 
     def _end_writing(self, seconds: float, most_bytes: int) -> None:
-        """Close the sending side, and drop what comes, within limits."""
-        self._leaving = True
+        """Close the sending side, and drop received bytes, within limits."""
+        self._closing = True
         self._to_drop = most_bytes
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()

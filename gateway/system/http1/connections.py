@@ -24,9 +24,9 @@ class ConnectionLimits:
 
     Attributes:
         most: The most connections.
-        idle_s: Without a request.
-        head_s: From the first byte of a request to its last header.
-        read_s: In which a caller reads less than 64 KiB of its answer, if that much is left.
+        idle_s: Time without a request.
+        head_s: Time from the first byte of a request to its last header.
+        read_s: Time in which a caller must read 64 KiB of its answer, or the rest of it.
     """
 
     most: int
@@ -76,7 +76,7 @@ class Connections:
         self.limits = limits
         self.open: set[OpenConnection] = set()
         self.draining = False
-        self._owed: set[OpenConnection] = set()
+        self._busy_at_drain: set[OpenConnection] = set()
         self._date = (0, b"")
 
     def enter(self, connection: OpenConnection) -> TooManyConnectionsError | None:
@@ -100,8 +100,8 @@ class Connections:
         if self.draining:
             return
         self.draining = True
-        self._owed = {connection for connection in self.open if connection.busy}
-        for connection in self._owed:
+        self._busy_at_drain = {connection for connection in self.open if connection.busy}
+        for connection in self._busy_at_drain:
             connection.end_with_answer()
 
     @property
@@ -110,7 +110,7 @@ class Connections:
 
         Later requests do not count: callers that retry could delay the end for ever.
         """
-        return not self._owed.isdisjoint(self.open)
+        return not self._busy_at_drain.isdisjoint(self.open)
 
     def close_idle(self, for_s: float = 0.0) -> None:
         """Close the connections that were idle for so many seconds."""

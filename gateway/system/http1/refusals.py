@@ -15,10 +15,11 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class RefusedError(Exception):
-    """A request that is not served.
+    """A request is refused.
 
     Attributes:
         lines: More headers of the answer, each with its line break.
+        retry_after_s: Seconds after which the caller may try again, or None if unknown.
     """
 
     status: ClassVar[int] = 400
@@ -26,7 +27,6 @@ class RefusedError(Exception):
     lines: ClassVar[str] = ""
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
-        """Store the message, and when the caller may try again."""
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
@@ -37,7 +37,7 @@ class InvalidHttpError(RefusedError):
 
 
 class TinyChunksError(InvalidHttpError):
-    """The chunks of a body are too small for its length. The rest of it is not even dropped."""
+    """The chunks of a body are too small for its length. The rest of the body is not read."""
 
 
 class UnknownCodingError(RefusedError):

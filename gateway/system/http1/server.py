@@ -24,19 +24,12 @@ class Server(uvicorn.Server):
     """Serves callers; at its end, it first completes the accepted requests. Event loop only.
 
     uvicorn listens and waits. The protocol is ours, and so are the end and the signals, since a
-    process has several servers.
+    process has several servers. ``drain_timeout_s`` bounds the wait for accepted requests.
     """
 
     def __init__(
         self, service: Service, connections: Connections, *, drain_timeout_s: float
     ) -> None:
-        """Prepare to serve.
-
-        Args:
-            service: Serves the requests.
-            connections: Bounds the connections.
-            drain_timeout_s: The longest wait for accepted requests at the end.
-        """
         super().__init__(
             uvicorn.Config(
                 _not_called,
@@ -53,7 +46,7 @@ class Server(uvicorn.Server):
         self._drain_timeout_s = drain_timeout_s
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Begin to drain; ``at_once``: refuse the requests that are not answered yet."""
+        """Begin to drain; with ``at_once``, refuse the requests that are not answered yet."""
         self.force_exit = self.force_exit or at_once
         self.should_exit = True
 
@@ -71,7 +64,7 @@ class Server(uvicorn.Server):
         When the drain times out, the remaining requests are refused.
         """
         self._connections.drain()
-        await self._until_quiet()
+        await self._until_idle()
         for server in self.servers:
             server.close()
         for listener in sockets or ():
@@ -85,7 +78,7 @@ class Server(uvicorn.Server):
         self._connections.abort()
         await asyncio.sleep(0)  # cancelled tasks end
 
-    async def _until_quiet(self) -> None:
+    async def _until_idle(self) -> None:
         """Wait until no connection is busy, the drain times out or the end is to come at once.
 
         Connections that have idled for a moment are closed meanwhile.

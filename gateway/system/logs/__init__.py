@@ -1,4 +1,4 @@
-"""Log lines: their shape, their writer, and what is redacted from them."""
+"""Log lines: their shape, their writer, and redaction."""
 
 from gateway.system.logs.config import configure_logging as configure_logging
 from gateway.system.logs.redaction import (

@@ -158,7 +158,7 @@ _IN_ENVIRON = re.compile(r"[a-z][a-z0-9+.-]{0,32}+://[^\s,;\"'<>]+", re.IGNORECA
 
 
 class _Known:
-    """What this process withholds.
+    """The texts that this process withholds.
 
     Attributes:
         pattern: Its configured secrets, in every spelling.

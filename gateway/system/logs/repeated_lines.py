@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 WINDOW_S = 10.0
-"""How long equal lines are counted after one was written."""
+"""Seconds in which equal lines are counted after one was written."""
 MOST_REMEMBERED = 256
 _LEVELS = frozenset({"warning", "error", "critical"})
 _OF_ONE_OCCURRENCE = frozenset({"request_id", "stage_id", "pid"})
@@ -35,12 +35,12 @@ class RepeatedLines:
     """A processor of structlog, and a filter of logging's handlers. Any thread.
 
     Lines are equal if their fields are, except ids; of an exception, type and message count.
+    ``log`` logs how often the line of a name was repeated.
     """
 
     def __init__(
         self, log: Callable[[str, int], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Start empty. ``log`` logs how often the line of a name was repeated."""
         self._log = log
         self._clock = clock
         self._counting = threading.Lock()

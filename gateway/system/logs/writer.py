@@ -28,6 +28,11 @@ class LogWriter:
 
     Once a line was left out, all are until the queue is empty. So each gap is reported once, at its
     position.
+
+    Args:
+        descriptor: Receives the lines.
+        log_left_out: Logs, into this stream, how many lines were left out.
+        regularly: Called by the thread every `REGULARLY_S`, and with True at its end. It may log.
     """
 
     def __init__(
@@ -36,14 +41,6 @@ class LogWriter:
         log_left_out: Callable[[int], object],
         regularly: Callable[[bool], object] = lambda _: None,
     ) -> None:
-        """Prepare to start.
-
-        Args:
-            descriptor: Receives the lines.
-            log_left_out: Logs, into this stream, how many lines were left out.
-            regularly: Called by the thread every `REGULARLY_S`, and with True at its end. It may
-                log.
-        """
         self._descriptor = descriptor
         self._log_left_out = log_left_out
         self._regularly = regularly
@@ -92,7 +89,7 @@ class LogWriter:
                 ending = True
                 self._call_regularly(at_end=True)
             else:
-                self._put_out(line.encode("utf-8", "backslashreplace"))
+                self._write_bytes(line.encode("utf-8", "backslashreplace"))
             if self._left_out and self._lines.empty():
                 with self._counting:
                     left_out, self._left_out = self._left_out, 0
@@ -103,7 +100,7 @@ class LogWriter:
         with contextlib.suppress(Exception):  # the thread must go on
             self._regularly(at_end)
 
-    def _put_out(self, data: bytes) -> None:
+    def _write_bytes(self, data: bytes) -> None:
         """Write to the descriptor: the interpreter locks `sys.stderr` at its end."""
         try:
             while data:

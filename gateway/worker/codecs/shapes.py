@@ -72,17 +72,17 @@ def _dataframe_split(signature: Signature, value: Any) -> Rows:
         raise invalid("the model takes a list of values, one per row: send it as 'inputs'")
     labels = value.get("columns")
     if labels is None:
-        labels = _counted(signature, value["data"])
+        labels = _default_labels(signature, value["data"])
     if type(labels) is not list or not all(type(label) in {str, int} for label in labels):
         raise invalid(
             "'columns' must be a list of names",
             (None, "dataframe_split.columns", "not a list of names"),
         )
     rows = tables.from_rows(signature, labels, _cells_as_rows(labels, value["data"]))
-    return rows if value.get("index") is None else _indexed(rows, value["index"])
+    return rows if value.get("index") is None else _with_index(rows, value["index"])
 
 
-def _counted(signature: Signature, data: list[Any]) -> list[Any]:
+def _default_labels(signature: Signature, data: list[Any]) -> list[Any]:
     """Return labels for a table without any: the signature's, or numbers from 0."""
     if signature.columns:
         return [column.label for column in signature.columns]
@@ -98,7 +98,7 @@ def _cells_as_rows(labels: list[Any], data: list[Any]) -> list[Any]:
     return [[cell] for cell in data]
 
 
-def _indexed(rows: Rows, index: Any) -> Rows:
+def _with_index(rows: Rows, index: Any) -> Rows:
     """Return rows with the caller's labels, or unchanged if the labels are numbers from 0."""
     fits = type(index) is list and len(index) == rows.rows
     if not fits or not set(map(type, index)) <= _LABEL_TYPES:

@@ -53,14 +53,14 @@ def answer(model: ServedModel, body: bytes, what: str) -> tuple[bytes, Predictio
     try:
         return model.answer(body)
     except RequestRefusedError as refusal:
-        raise WarmUpFailedError(f"{what}: {_told(refusal)}") from refusal
+        raise WarmUpFailedError(f"{what}: {_as_line(refusal)}") from refusal
     except Exception as error:  # the model's objects may raise anything
         log_without_data(error)
         reason = f"the model's answer could not be read: {type(error).__name__}"
         raise WarmUpFailedError(f"{what}: {reason}") from error
 
 
-def _told(refusal: RequestRefusedError) -> str:
+def _as_line(refusal: RequestRefusedError) -> str:
     """Return a refusal as one line, with its first three details."""
     where = "; ".join(
         ", ".join(

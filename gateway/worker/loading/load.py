@@ -69,7 +69,7 @@ def load(
     """Verify, load and warm an artifact.
 
     Args:
-        order: What to load.
+        order: The load order.
         tell: Sends a message to the gateway when the warm-up begins, and when a proof begins: each
             has its own time limit.
         clock: Monotonic seconds.

@@ -42,7 +42,7 @@ _FIRST_SERVER_STATUS = 500
 
 def passing_fault(error: BaseException) -> BaseException | None:
     """Return the transient fault that led to ``error``, or None."""
-    return next((one for one in _behind(error) if _passes(one)), None)
+    return next((one for one in _causes(error) if _passes(one)), None)
 
 
 def passing_in_a_call(error: BaseException) -> BaseException | None:
@@ -50,7 +50,7 @@ def passing_in_a_call(error: BaseException) -> BaseException | None:
 
     A lack of memory is one too: it may come from the neighbours of a loaded worker.
     """
-    short = (one for one in _behind(error) if isinstance(one, MemoryError))
+    short = (one for one in _causes(error) if isinstance(one, MemoryError))
     return passing_fault(error) or next(short, None)
 
 
@@ -64,7 +64,7 @@ def name_of(fault: BaseException) -> str:
     return name
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, each once, including those hidden by ``from None``."""
     pending, seen = [error], set[int]()
     while pending:

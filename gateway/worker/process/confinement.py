@@ -53,15 +53,15 @@ _THREAD_SETTERS = (
 
 
 def confine(lifeline: Connection, output: Connection | None = None) -> None:
-    """Lead an own session, end with the gateway, and redirect the output.
+    """Lead a session, end with the gateway, and redirect the output.
 
     Ends the process at once if the gateway has already ended.
     """
     with contextlib.suppress(PermissionError):  # started by exec, it leads a group already
         os.setsid()
-    _die_with(lifeline.fileno())
+    _kill_when_closed(lifeline.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then drains
-    _leave_the_end_to_the_gateway()
+    _survive_sigterm()
     _redirect_standard_streams(output)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
@@ -70,7 +70,7 @@ def confine(lifeline: Connection, output: Connection | None = None) -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
-def _leave_the_end_to_the_gateway() -> None:
+def _survive_sigterm() -> None:
     """Survive SIGTERM, which a service manager sends to all processes at once.
 
     The gateway then drains and needs its workers. The handler does nothing; the signal is not
@@ -82,7 +82,7 @@ def _leave_the_end_to_the_gateway() -> None:
     os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
 
 
-def _die_with(lifeline: int) -> None:
+def _kill_when_closed(lifeline: int) -> None:
     """Have the kernel kill this process group when the other end of ``lifeline`` closes.
 
     The kernel's SIGKILL works even while the model computes, hangs or blocks all signals, when a

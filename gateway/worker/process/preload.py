@@ -64,7 +64,7 @@ LATER_S = 5.0
 
 def import_libraries(modules: Iterable[str]) -> None:
     """Import libraries of models; a library that is not installed is skipped."""
-    with _kept_for_good():
+    with _frozen():
         for module in modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
@@ -75,7 +75,7 @@ def predict_once() -> None:
 
     If this fails, each worker makes these imports itself.
     """
-    with _kept_for_good(), contextlib.suppress(Exception):
+    with _frozen(), contextlib.suppress(Exception):
         import pandas as pd
         from sklearn.linear_model import LinearRegression
 
@@ -84,7 +84,7 @@ def predict_once() -> None:
 
 
 @contextlib.contextmanager
-def _kept_for_good() -> Iterator[None]:
+def _frozen() -> Iterator[None]:
     """Pause the garbage collector and silence warnings; freeze all new objects.
 
     Imported objects stay, so collections would find nothing and take a fifth of the time.

@@ -46,7 +46,7 @@ class Load:
         manifest: The file with the manifest that the folder must match.
         digest: ``sha256:…`` of that manifest.
         description: The control plane's description of the artifact: flavor, signature, example.
-        threads: How many threads numerical libraries may use.
+        threads: The threads that numerical libraries may use.
         max_batch_rows: The most rows joined into one batch.
         max_batch_bytes: The most bytes of request bodies joined into one batch.
         max_answer_bytes: The largest body of an answer; a larger one fails its request.
@@ -54,8 +54,8 @@ class Load:
         memory_bytes: The most memory that the worker may add to what it starts with, or None.
         cuda_devices: The GPUs that the worker may use, as in ``CUDA_VISIBLE_DEVICES``, or ``all``;
             None for no GPU. Always None for a forked worker, which cannot use CUDA.
-        not_finite: How an answer treats NaN and infinity: ``null`` writes null, ``refuse`` fails
-            the request.
+        not_finite: The treatment of NaN and infinity in an answer: ``null`` writes null,
+            ``refuse`` fails the request.
         environment: The digest of the model's own environment, or empty if it has none.
         proof: The stored proof of this artifact (`gateway.worker.loading.proofs.proof`), or None.
         proof_budget_s: Seconds for the remaining proofs; 0 skips them.

@@ -46,7 +46,7 @@ _NAMES = {
     type(None): "null",
 }
 _NO_LINE_BREAKS = str.maketrans("", "", "\r\n")
-_NO_MOMENT = "a string that is no ISO 8601 date and time"
+_NOT_A_MOMENT = "a string that is not an ISO 8601 date and time"
 _FRACTION = re.compile(
     r"(.*[0-9]{2}:?[0-9]{2}:?[0-9]{2})[.,]([0-9]+)((?:[^0-9.,][^.,]*)?)", re.DOTALL
 )
@@ -153,7 +153,7 @@ def _check_null(kind: str, *, required: bool) -> None:
         raise ValueError(f"null beside whole numbers: a column of type {kind} has no null")
 
 
-def _of(*types: type, needed: str) -> Callable[[Any], Any]:
+def _checker(*types: type, needed: str) -> Callable[[Any], Any]:
     """Return a function that returns a value of these types and refuses others."""
 
     def checked(value: Any) -> Any:
@@ -164,10 +164,10 @@ def _of(*types: type, needed: str) -> Callable[[Any], Any]:
     return checked
 
 
-_number = _of(int, float, needed="a number")
-_boolean = _of(bool, needed="a boolean")
-_string = _of(str, needed="a string")
-_whole_number = _of(int, needed="a whole number")
+_number = _checker(int, float, needed="a number")
+_boolean = _checker(bool, needed="a boolean")
+_string = _checker(str, needed="a string")
+_whole_number = _checker(int, needed="a whole number")
 
 
 def _whole(value: Any) -> Any:
@@ -206,7 +206,7 @@ def _moment(text: str) -> tuple[dt.datetime, int]:
     if "." in text or "," in text:
         parts = _FRACTION.fullmatch(text)
         if parts is None:
-            raise ValueError(_NO_MOMENT)
+            raise ValueError(_NOT_A_MOMENT)
         time, digits, zone = parts.groups()
         if len(digits) > _MOST_DIGITS:
             raise ValueError("a date and time finer than a nanosecond")
@@ -215,7 +215,7 @@ def _moment(text: str) -> tuple[dt.datetime, int]:
     try:
         return dt.datetime.fromisoformat(text), nanoseconds
     except ValueError as error:
-        raise ValueError(_NO_MOMENT) from error
+        raise ValueError(_NOT_A_MOMENT) from error
 
 
 def _datetime(value: Any) -> Any:
@@ -225,7 +225,7 @@ def _datetime(value: Any) -> Any:
         if one.tzinfo is not None:
             one = one.astimezone(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017  # 3.10
     except OverflowError as error:
-        raise ValueError(_NO_MOMENT) from error
+        raise ValueError(_NOT_A_MOMENT) from error
     if not _OLDEST <= one <= _NEWEST:
         raise ValueError("a date outside of 1677-09-22 to 2262-04-11")
     if not nanoseconds:

@@ -108,7 +108,7 @@ class _Reader:
             return value
         if type_.kind == "map":
             held = type_.held or Type("any")
-            return {key: self.read(held, one, _below(at, key)) for key, one in value.items()}
+            return {key: self.read(held, one, _member_path(at, key)) for key, one in value.items()}
         return self._properties(type_, value, at)
 
     def _items(self, type_: Type, value: Any, at: str) -> Any:
@@ -125,13 +125,13 @@ class _Reader:
     def _properties(self, type_: Type, value: dict[str, Any], at: str) -> Any:
         for name, one in type_.properties.items():
             if one.required and name not in value:
-                self._add(_below(at, name), "required and missing")
+                self._add(_member_path(at, name), "required and missing")
         read = {}
         for name, one in value.items():
             known = type_.properties.get(name)
             if known is None and self._binds:
-                self._add(_below(at, name), "not in the model's signature")
-            read[name] = one if known is None else self.read(known, one, _below(at, name))
+                self._add(_member_path(at, name), "not in the model's signature")
+            read[name] = one if known is None else self.read(known, one, _member_path(at, name))
         return read
 
     def _scalar(self, type_: Type, value: Any, at: str) -> Any:
@@ -160,7 +160,7 @@ class _Reader:
             self._faults.append((at, reason))
 
 
-def _below(at: str, name: str) -> str:
+def _member_path(at: str, name: str) -> str:
     name = name[:MOST_OF_A_NAME]
     return f"{at}.{name}" if at else name
 

@@ -102,7 +102,7 @@ def _foreign(value: Any, depth: int) -> Any:
         return str.__str__(value)  # of an enumeration, str() would return the member's name
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, int) else float(value)
-    return _of_a_class(value, depth)
+    return _convert_object(value, depth)
 
 
 def _name(key: Any) -> str:
@@ -120,7 +120,7 @@ def _without_nat(value: Any) -> Any:
     return None if value == "NaT" else value
 
 
-def _of_a_class(value: Any, depth: int) -> Any:
+def _convert_object(value: Any, depth: int) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return base64.encodebytes(value).decode("ascii")
     if type(value).__name__ == "NAType":  # pandas' missing value of any type

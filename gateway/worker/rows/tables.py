@@ -88,14 +88,14 @@ def _bound(label: str, holder: nested.Type, values: Sequence[Any], *, as_arrays:
         faults: list[nested.Fault] = []
         one = nested.bind(holder, value, faults)
         bound.append(nested.cell(one) if in_arrays else one)
-        details += [(row, f"{label}{_after(at)}", reason) for at, reason in faults]
+        details += [(row, f"{label}{_suffix(at)}", reason) for at, reason in faults]
         if len(details) >= MAX_DETAILS:
             break
     refuse_if_any(details)
     return bound
 
 
-def _after(at: str) -> str:
+def _suffix(at: str) -> str:
     return at if not at or at.startswith("[") else f".{at}"
 
 

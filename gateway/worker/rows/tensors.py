@@ -91,7 +91,7 @@ def _flatten(field: str | None, value: Any, dimensions: int) -> tuple[list[Any],
         lengths = {len(item) if type(item) is list else -1 for item in items}
         if len(lengths) > 1 or -1 in lengths:
             raise _refused(
-                _odd_row(items, shape), field, f"dimension {axis} is not lists of one length"
+                _ragged_row(items, shape), field, f"dimension {axis} is not lists of one length"
             )
         shape.append(lengths.pop() if lengths else 0)
         items = list(chain.from_iterable(items))
@@ -100,7 +100,7 @@ def _flatten(field: str | None, value: Any, dimensions: int) -> tuple[list[Any],
     return items, tuple(shape)
 
 
-def _odd_row(items: list[Any], shape: list[int]) -> int | None:
+def _ragged_row(items: list[Any], shape: list[int]) -> int | None:
     """Return the row of the first item that is no list or differs from the first in length."""
     if not shape:
         return None
@@ -118,7 +118,7 @@ def _cast(field: str | None, items: list[Any], target: Any, per_row: int) -> Any
         limits = np.iinfo(target)
         for at, item in enumerate(items):
             if item != int(item) or not limits.min <= item <= limits.max:
-                reason = f"a number that is no {target.name}"
+                reason = f"a number that {target.name} cannot hold"
                 raise _refused(at // per_row, field, reason)
         return np.array([int(item) for item in items], dtype=target)
     if target.kind == "O":
@@ -149,7 +149,9 @@ def _moments(field: str | None, items: list[Any], target: Any, per_row: int) -> 
     array = exact.astype(target)
     cut = np.flatnonzero((array != exact) & ~np.isnat(exact))
     if len(cut):
-        raise _refused(int(cut[0]) // per_row, field, f"a date and time that is no {target.name}")
+        raise _refused(
+            int(cut[0]) // per_row, field, f"a date and time that {target.name} cannot hold"
+        )
     return array
 
 

@@ -90,7 +90,7 @@ class Prover:
         pace: The time of the model's calls.
         spent_s: Seconds of all calls.
         computed_s: CPU seconds of the last call.
-        broken_off: Why a call failed transiently, which ends the proof, or None.
+        broken_off: The reason for a transient failure of a call, which ends the proof, or None.
     """
 
     def __init__(

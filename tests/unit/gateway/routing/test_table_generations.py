@@ -223,7 +223,7 @@ def test_missing_table_is_reported(saved: Path) -> None:
     (saved / "table.json").unlink()
     file = TableFile(saved)
     assert file.load("champion") == a_table(1)
-    assert [(one.name, one.reason) for one in file.damaged()] == [("table.json", "is gone")]
+    assert [(one.name, one.reason) for one in file.damaged()] == [("table.json", "is missing")]
 
 
 def test_missing_table_on_a_disk_that_refuses_keeps_the_one_before(

@@ -268,7 +268,7 @@ def test_workers_may_use_the_gpus_of_the_gateway(
     ("text", "failure", "reason"),
     [
         (None, "integrity", "not in this node's artifact store"),
-        ("{", "integrity", "is damaged: it is no JSON"),
+        ("{", "integrity", "is damaged: it is not JSON"),
         ('{"hello": "world"}', "integrity", "is damaged: it describes another"),
         ('{"format_version": 1, "digest": "sha256:0"}', "integrity", "describes another"),
         ('{"format_version": 2}', "unsupported", "upgrade the gateway"),

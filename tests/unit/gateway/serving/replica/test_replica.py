@@ -60,7 +60,7 @@ async def test_worker_of_a_replica_ended_during_its_start_ends():
     await asyncio.sleep(0)
     replica.stop("retired")
     launcher.gate.set()
-    with pytest.raises(LoadError, match=r"stopped: .*told to end"):
+    with pytest.raises(LoadError, match=r"stopped: .*gateway ended"):
         await starting
     assert replica.state is ReplicaState.STOPPED
     assert stopped == [replica]
@@ -584,7 +584,7 @@ class TestEnd:
         monkeypatch.setattr(replicas, "_STOP_GRACE_S", 0.05)
         replica, starting = await load_with(LIMITS)
         replica.stop("retired")
-        with pytest.raises(LoadError, match=r"stopped: .*told to end"):
+        with pytest.raises(LoadError, match=r"stopped: .*gateway ended"):
             await starting
         await replica.wait_stopped()
 

@@ -177,10 +177,10 @@ def test_one_row_can_be_given_alone(body):
         ("string", 1, "a whole number where a string is needed"),
         ("binary", "***", "a string that is not base64 where bytes are needed"),
         ("binary", "\u00e9", "a string that is not base64 where bytes are needed"),
-        ("datetime", "yesterday", "a string that is no ISO 8601 date and time"),
+        ("datetime", "yesterday", "a string that is not an ISO 8601 date and time"),
         ("datetime", 5, "a whole number where a string is needed"),
         ("datetime", "1500-01-01", "a date outside of 1677-09-22 to 2262-04-11"),
-        ("datetime", "0001-01-01T00:00:00+10:00", "a string that is no ISO 8601 date and time"),
+        ("datetime", "0001-01-01T00:00:00+10:00", "a string that is not an ISO 8601 date and time"),
     ],
 )
 def test_a_value_of_another_type_is_named_by_row_and_field(kind, value, reason):
@@ -400,7 +400,7 @@ def test_a_tensor_of_another_shape_or_type_is_refused_with_its_row(value, row, r
 @pytest.mark.parametrize("value", [1.5, 2**31, -1e300])
 def test_a_whole_number_tensor_takes_whole_numbers_in_range(value):
     error = refusal(tensor("int32", [-1]), {"inputs": [1, value]})
-    assert error.details == [(1, None, "a number that is no int32")]
+    assert error.details == [(1, None, "a number that int32 cannot hold")]
 
 
 def test_null_in_a_tensor_of_floats_is_nan():

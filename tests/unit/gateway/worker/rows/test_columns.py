@@ -8,7 +8,7 @@ import pytest
 from gateway.worker.errors import RequestRefusedError
 from gateway.worker.rows import columns, tensors
 
-NO_MOMENT = "a string that is no ISO 8601 date and time"
+NO_MOMENT = "a string that is not an ISO 8601 date and time"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def bound(type_, value):
         ({"age": 3, "homes": [], "more": 1}, [("more", "not in the model's signature")]),
         (
             {"age": 3, "homes": [], "born": "once"},
-            [("born", "a string that is no ISO 8601 date and time")],
+            [("born", "a string that is not an ISO 8601 date and time")],
         ),
     ],
 )
