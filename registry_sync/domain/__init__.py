@@ -1,4 +1,4 @@
-"""Values of the control plane: what is aspired, what is recorded, and policy tags. Pure."""
+"""Values of the control plane: listings, records of the ledger, and policy tags. Pure."""
 
 from registry_sync.domain.applied_listing import (
     AppliedListing as AppliedListing,

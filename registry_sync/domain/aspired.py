@@ -86,7 +86,7 @@ class AspiredModel:
         return alias in self.unfollowed or not self.aliases_known
 
     def has_made_anew(self, version: int, before: AspiredModel) -> bool:
-        """Whether a version is another creation than before; False if a release recorded none."""
+        """Whether a version is another creation than before; False if either is unknown."""
         was, now = before.versions.get(version), self.versions.get(version)
         if was is None or now is None or None in (was.creation, now.creation):
             return False

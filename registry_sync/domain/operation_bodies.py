@@ -1,8 +1,7 @@
-"""Bodies of operations: what an operator asks of the control plane, and what it answers.
+"""Requests and answers of the operations listener.
 
-The listener and the command share them. They lie here, since a command that only asks would need
-half a second longer with the listener and its loop. Times are RFC 3339 in JSON, and epoch seconds
-here.
+The listener and the command share them. They are apart from the listener because importing it would
+slow each command by half a second. Times are RFC 3339 in JSON, and epoch seconds here.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
 
 class AliasState(BaseModel):
-    """One alias: where the registry wants it, where it is, and why they differ.
+    """The state of one alias: its version in the registry and on this node, and why they differ.
 
     Attributes:
-        held_at: The version that an operator's hold keeps it at.
-        pinned: Whether that hold is a pin, which the registry does not end.
-        reason: Why it is not where the registry wants it; None: it is, or it is under way.
-        signature_change: What it changes for callers where it goes, or has gone; None: nothing.
+        held_at: The version at which a hold keeps the alias, or None.
+        pinned: Whether that hold is a pin, which only an operator ends.
+        reason: Why the alias is not at the registry's version, or None if it is, or moves there.
+        signature_change: How its next or last move changes the signature for callers, or None.
     """
 
     alias: str
@@ -39,7 +38,7 @@ class AliasState(BaseModel):
 
 
 class ModelState(BaseModel):
-    """One model on this node."""
+    """The state of one model on this node."""
 
     name: str
     aliases: list[AliasState]
@@ -47,7 +46,7 @@ class ModelState(BaseModel):
 
 
 class StepState(BaseModel):
-    """A step under way, or waiting for its next try at ``retry_at``."""
+    """A step that is under way, or that waits for its next try at ``retry_at``."""
 
     step: str
     subject: list[str]
@@ -60,8 +59,8 @@ class WebhookState(BaseModel):
     """Deliveries to one webhook since the start.
 
     Attributes:
-        repeated: Deliveries that had been accepted before, and had no effect.
-        refusal: Why the last refused delivery was refused, or None.
+        repeated: Repeated deliveries, which have no effect.
+        refusal: Why the webhook refused a delivery last, or None.
     """
 
     name: str
@@ -74,18 +73,18 @@ class WebhookState(BaseModel):
 
 
 class FreezeState(BaseModel):
-    """Nothing of this node follows the registry, since ``at``."""
+    """The freeze in force: no alias of this node follows the registry since ``at``."""
 
     asked_by: str
     at: Timestamp
 
 
 class FetchState(BaseModel):
-    """How far a fetch under way is.
+    """The progress of a fetch under way.
 
     Attributes:
-        comparing: Bytes that are here are compared once more.
-        total_bytes: None: the storage has not told, or does not.
+        comparing: Whether bytes that are on this node are verified once more.
+        total_bytes: Size of the artifact, or None if the storage has not reported it.
     """
 
     model: str
@@ -97,11 +96,11 @@ class FetchState(BaseModel):
 
 
 class StoreState(BaseModel):
-    """How full the artifact store is, in bytes.
+    """The use of the artifact store, in bytes.
 
     Attributes:
-        coming_bytes: Booked for fetches under way.
-        budget_bytes: Most that both together may be; None: there is no budget.
+        coming_bytes: Bytes reserved for fetches under way.
+        budget_bytes: Limit on stored and reserved bytes, or None if there is no limit.
     """
 
     stored_bytes: int
@@ -110,13 +109,13 @@ class StoreState(BaseModel):
 
 
 class State(BaseModel):
-    """What this node follows, serves and is busy with.
+    """The state of this node: registry, gateway, ledger, models and work.
 
     Attributes:
-        source_error: Why the registry could not be listed last; None: it could.
-        gateway_error: Why the gateway does not answer; None: it does.
-        ledger_error: Why the ledger could not be used; None: it could.
-        frozen: Since when nothing follows the registry; None: aliases follow it.
+        source_error: Why the last listing of the registry failed, or None.
+        gateway_error: Why the gateway does not answer, or None.
+        ledger_error: Why the last call of the ledger failed, or None.
+        frozen: The freeze in force, or None.
     """
 
     node_id: str
@@ -136,19 +135,19 @@ class State(BaseModel):
 
 
 class Readiness(BaseModel):
-    """That the control plane is at work, and what of its work it cannot write down now."""
+    """The control plane works; ``not_written`` lists, as sentences, what it cannot write now."""
 
     status: Literal["ready"] = "ready"
     not_written: list[str]
 
 
 class HistoryEntry(BaseModel):
-    """One thing that happened to a model. Durations are in seconds.
+    """One entry in the history of a model or of the node.
 
     Attributes:
-        model: None: it happened to the whole node.
+        model: The model, or None for an entry about the whole node.
         asked_by: Initiator, or None if an older release recorded the entry.
-        durations_s: By phase; one with a dot is a part of the phase before the dot.
+        durations_s: Seconds by phase; a name with a dot is a part of the phase before the dot.
     """
 
     at: Timestamp
@@ -165,17 +164,18 @@ class HistoryEntry(BaseModel):
 
 
 class History(BaseModel):
-    """What happened to a model, or to all, newest first."""
+    """The history of a model or of all models, newest first."""
 
     entries: list[HistoryEntry]
 
 
 class HoldState(BaseModel):
-    """An operator's hold.
+    """The hold of an alias.
 
     Attributes:
-        pinned: Only an operator ends it.
-        while_aspired: Else it ends when the registry's alias leaves this version.
+        pinned: Whether the hold is a pin, which only an operator ends.
+        while_aspired: The hold ends when the registry's alias leaves this version. None for a pin,
+            or if the version is unknown.
     """
 
     version: int
@@ -186,19 +186,19 @@ class HoldState(BaseModel):
 
 
 class SelectorState(BaseModel):
-    """What a selector means on this node, and why.
+    """The meaning of a selector on this node, and its reason.
 
     Attributes:
-        selector: ``@champion``, or ``3``.
-        version: What it means here; None: nothing.
-        aspired: Where the registry's alias points.
-        target: Where the alias is to go; None: it stays.
+        selector: Such as ``@champion`` or ``3``.
+        version: The version that the selector means here, or None.
+        aspired: The version that the registry's alias points at, or None.
+        target: The version that the alias is to point at, or None if the alias stays.
         why: A machine word; ``reason`` is the same as a sentence.
-        asked_by: Who asked for what it means now.
-        doing: Steps under way, and the fetch that an operator has asked for.
-        failures: How often its next step failed in a row; ``failure`` says how the last time.
-        retry_at: When that is tried again.
-        signature_change: What an alias changes for callers where it goes, or has gone.
+        asked_by: Initiator of the alias's last move, or None if unknown.
+        doing: Steps under way, and a fetch that an operator requested.
+        failures: Failures in a row of the next step; ``failure`` is the reason of the last one.
+        retry_at: Time of the next try of that step, or None.
+        signature_change: How its next or last move changes the signature for callers, or None.
     """
 
     selector: str
@@ -220,15 +220,15 @@ class SelectorState(BaseModel):
 
 
 class ExplainAnswer(BaseModel):
-    """What a model's selectors mean on this node, and why.
+    """The meaning of a model's selectors on this node, and the reasons.
 
     Attributes:
-        selectors: The one that was asked for, or every alias.
-        versions: Those that are meant or wanted, and those that may not serve.
-        fetches: Those of the model's versions that are under way.
-        doing: What may change the explanation soon: the registry is being listed (``list``), a
-            change is not decided on yet (``decide``), an alias is being moved (``move``).
-        attempts: What happened last, the newest first; empty with a ``ledger_error``.
+        selectors: The requested selector, or every alias.
+        versions: The versions of these selectors, and those that may not serve.
+        fetches: Fetches under way of the model's versions.
+        doing: Work that may change the explanation soon: ``list`` the registry, ``decide`` on a
+            change, ``move`` an alias.
+        attempts: The newest history entries, newest first; empty if the ledger does not answer.
     """
 
     model: str
@@ -245,7 +245,7 @@ class ExplainAnswer(BaseModel):
 
 
 class RollbackRequest(BaseModel):
-    """Put an alias back to the version that it pointed at before, or to ``version``."""
+    """Return an alias to ``version``, or to its previous version if that is None."""
 
     model: ModelName
     alias: Alias
@@ -268,7 +268,7 @@ class UnpinRequest(BaseModel):
 
 
 class QuarantineRequest(BaseModel):
-    """Let a quarantined version be fetched and checked once more."""
+    """The quarantined version to verify once more, or to accept."""
 
     model: ModelName
     version: Version
@@ -282,26 +282,26 @@ class RetryRequest(BaseModel):
 
 
 class SyncRequest(BaseModel):
-    """Look at one model now."""
+    """List the registry now, and retry every step of a model."""
 
     model: ModelName
 
 
 Outcome = Literal["active", "accepted", "ended", "done", "pending", "refused"]
-"""``active``: the alias is there. ``accepted``: the bytes are right, and here. ``ended``:
-nothing keeps the version away any more, and nothing asks for it. ``done``: each alias is where the
-registry, or an operator, wants it. ``pending``: it goes on being tried. ``refused``: it cannot be
-done as things are."""
+"""``active``: the alias points at its target. ``accepted``: the bytes are verified, and on this
+node. ``ended``: the rejection or quarantine is over, and no alias takes the version now. ``done``:
+each alias is where the registry or an operator wants it. ``pending``: the node keeps trying.
+``refused``: the decision cannot be carried out as things are."""
 
 
 class DecisionAnswer(BaseModel):
-    """What an operator has decided of a model, and what the node does about it.
+    """The answer to an operator's decision about a model.
 
     Attributes:
-        outcome: The listener answers at once: ``pending``. A command that waits fills it in.
+        outcome: ``pending`` from the listener, which answers at once; a command that waits sets it.
         reason: Why the outcome is no better, or None.
         explained: The selectors that the decision is about, as they are now.
-        not_recorded: Why the ledger does not have it yet, and where it waits, or None.
+        not_recorded: Why the ledger lacks the decision, and where it waits, or None.
     """
 
     model: str
@@ -312,7 +312,7 @@ class DecisionAnswer(BaseModel):
 
 
 class RollbackAnswer(DecisionAnswer):
-    """An alias is held at ``to_version``; ``was_pinned``: it was pinned before, and is no more."""
+    """An alias is held at ``to_version``; ``was_pinned`` if the rollback ended a pin."""
 
     alias: str
     from_version: int
@@ -321,11 +321,11 @@ class RollbackAnswer(DecisionAnswer):
 
 
 class PinAnswer(DecisionAnswer):
-    """An alias is pinned at ``to_version``.
+    """The answer to a pin of an alias at ``to_version``.
 
     Attributes:
-        pinned: False: the version's bytes have never been here, so that the pin could not name
-            them. They are fetched; the pin is to be asked for again.
+        pinned: False if the version's digest is not known yet, so that no pin can name it. The
+            bytes are fetched; request the pin again afterwards.
     """
 
     alias: str
@@ -335,7 +335,7 @@ class PinAnswer(DecisionAnswer):
 
 
 class UnpinAnswer(DecisionAnswer):
-    """An alias is no longer kept at version ``was``; ``was_pinned``: else a rollback held it."""
+    """An alias is no longer kept at version ``was``; ``was_pinned`` if a pin kept it."""
 
     alias: str
     was: int
@@ -343,32 +343,32 @@ class UnpinAnswer(DecisionAnswer):
 
 
 class RetryAnswer(DecisionAnswer):
-    """A version is no longer rejected; the aliases that the registry points at it are explained."""
+    """A version is no longer rejected; ``explained`` has the aliases that want it."""
 
     version: int
 
 
 class QuarantineAnswer(DecisionAnswer):
-    """Bytes are fetched and checked once more, or to be accepted as they were found.
+    """A quarantined version is fetched and verified once more, perhaps to be accepted.
 
-    Nothing is explained where the registry no longer lists the version: nothing is fetched.
+    ``explained`` is empty if the registry no longer lists the version: nothing is fetched then.
     """
 
     version: int
 
 
 class SyncAnswer(DecisionAnswer):
-    """The registry is listed, and nothing of the model waits for its next try."""
+    """The registry is being listed, and every step of the model is tried now."""
 
 
 class FreezeAnswer(BaseModel):
-    """Whether the node is frozen.
+    """The freeze of the node.
 
     Attributes:
-        frozen: Since when, or None.
-        changed: Whether that is new.
-        moving: Models of which an alias is still being moved, as was decided before.
-        not_recorded: Why the ledger does not have it yet, and where it waits, or None.
+        frozen: The freeze in force, or None.
+        changed: Whether this request froze or unfroze the node.
+        moving: Models whose aliases are still moved by earlier decisions.
+        not_recorded: Why the ledger lacks the decision, and where it waits, or None.
     """
 
     frozen: FreezeState | None
@@ -378,23 +378,23 @@ class FreezeAnswer(BaseModel):
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome, as of other decisions."""
+        """The outcome: ``pending`` while aliases move."""
         return "pending" if self.moving else "done"
 
 
 class QuarantineState(BaseModel):
-    """Bytes that are wrong, found at ``at``.
+    """The quarantine of a version whose bytes were found wrong at ``at``.
 
     Attributes:
-        expected_digest: What they had to be; None: nobody had said.
-        found_digest: What they were; None: not even readable.
-        asked_by: For whom they were fetched; None: an older release recorded it.
+        expected_digest: Digest that the bytes should have, or None if there was none.
+        found_digest: Digest of the bytes, or None if they could not be read.
+        asked_by: Initiator of the fetch, or None if an older release recorded the quarantine.
         listed: Whether the registry still lists the version.
         incident: ``altered``: the bytes changed under a number that never went away;
             ``not_as_stamped``; ``unstamped``; ``unreadable``. ``made_anew``: they belong to an
-            earlier creation of the version, and say nothing of the present one. ``gone``: the
-            registry no longer lists the version.
-        way_out: What ends the quarantine, as a sentence.
+            earlier creation of the version. ``over``: another digest is expected now. ``gone``:
+            the registry no longer lists the version.
+        way_out: How to end the quarantine, as a sentence.
     """
 
     model: str
@@ -410,13 +410,13 @@ class QuarantineState(BaseModel):
 
 
 class Quarantines(BaseModel):
-    """What is quarantined on this node, the newest first."""
+    """The quarantines of this node, newest first."""
 
     quarantines: list[QuarantineState]
 
 
 class Problem(BaseModel):
-    """A refusal: RFC 9457."""
+    """A refusal, as an RFC 9457 problem."""
 
     type: str = "about:blank"
     title: str
@@ -426,5 +426,5 @@ class Problem(BaseModel):
 
 
 def work(subject: tuple[Any, ...], **known: Any) -> StepState:
-    """Return a step by its subject."""
+    """Return the state of a step; ``known`` are its other fields."""
     return StepState(step=str(subject[0]), subject=[str(part) for part in subject[1:]], **known)

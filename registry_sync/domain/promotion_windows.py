@@ -1,7 +1,7 @@
 """Promotion windows: when the registry may promote an alias that is active. Pure.
 
-APScheduler reads the crontab expressions, in UTC: its own steps across a change to or from summer
-time repeat or skip times. A local time that comes out of it becomes a moment here.
+APScheduler reads the crontab expressions in UTC, because it repeats or skips times at a change to
+or from summer time. This module converts the local times that it returns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PromotionWindow:
 
 
 PromotionWindows = tuple[PromotionWindow, ...]
-"""Promotions act while any of these is open, or always if there are none."""
+"""Promotions act while any of these windows is open, or always if the tuple is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _local_openings(window: PromotionWindow, local: datetime) -> Iterator[dateti
 def _first_shown(local: datetime, zone: ZoneInfo) -> datetime:
     """Return the moment at which a zone's clock first shows a local time, or a later one.
 
-    A time that the clock skips comes when it skips it, and one that it shows twice the first time.
+    A time that the clock skips counts at the skip, and a time that it shows twice the first time.
     """
     moment = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     while _local(moment - _MINUTE, zone) >= local:
@@ -156,7 +156,7 @@ def _crontab(fields: list[str]) -> CronTrigger:
     trigger = CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
     read = {one.name: str(one) for one in trigger.fields}
     for name, written in zip(_CRONTAB_FIELDS, fields, strict=True):
-        # What APScheduler does not understand at the end of a field, it leaves out.
+        # APScheduler ignores text that it does not understand at the end of a field.
         if re.sub(r"\b0+(?=\d)", "", written.lower()) != read[name]:
             raise ValueError(f"its field {written!r} would be read as {read[name]!r}")
     return trigger
@@ -182,7 +182,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _check_openings(window: PromotionWindow) -> None:
-    """Refuse what never opens, and what opens again before it closes: ``* 9 * * *``, mostly."""
+    """Refuse a window that never opens, or opens again before it closes, as ``* 9 * * *`` does."""
     openings = list(islice(_local_openings(window, _CHECKED_FROM), _CHECKED_OPENINGS))
     if not openings:
         raise ValueError("it never opens")

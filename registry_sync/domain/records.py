@@ -1,4 +1,4 @@
-"""What the ledger records, as values. Pure."""
+"""Records of the ledger, as values. Pure."""
 
 from __future__ import annotations
 

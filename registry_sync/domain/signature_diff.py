@@ -52,7 +52,7 @@ class SignatureChange:
 
 
 def compare_signatures(before: Signature | None, after: Signature | None) -> SignatureChange | None:
-    """Return the differences, or None. A signature is None if a model has none."""
+    """Return the differences, or None; a model without a signature has the signature None."""
     if before == after:
         return None
     if before is None or after is None:

@@ -37,7 +37,7 @@ _MAX_CACHE_TTL_S = 86_400
 
 
 class Swap(StrEnum):
-    """How a version replaces another."""
+    """The way in which a version replaces another."""
 
     BLUE_GREEN = "blue_green"
     UNLOAD_FIRST = "unload_first"
@@ -45,7 +45,7 @@ class Swap(StrEnum):
 
 
 class Load(StrEnum):
-    """When an alias target is fetched and loaded, and whether its worker stays."""
+    """The time at which an alias's target is fetched and loaded, and whether its worker stays."""
 
     PRELOAD = "preload"
     LAZY = "lazy"
@@ -147,7 +147,7 @@ def _means_digest(name: str) -> bool:
 
 
 def read_policy(tags: Mapping[str, str]) -> Policy | None:
-    """Return the policy of the readable tags, or None if there is none."""
+    """Return the policy of the readable tags, or None without any."""
     read = {name.removeprefix(PREFIX): _read(name, tags) for name in POLICY_TAGS & tags.keys()}
     policy = {field: value for field, value in read.items() if value is not None}
     return Policy.model_validate(policy) if policy else None

@@ -1,4 +1,4 @@
-"""The control plane's second listener: what its operators see and do, off the public port."""
+"""The operations listener: state and decisions for operators, and webhooks."""
 
 from registry_sync.operations.app import Operations as Operations, create_app as create_app
 from registry_sync.operations.listeners import (

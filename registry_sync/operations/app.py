@@ -90,7 +90,7 @@ def create_app(operations: Operations) -> FastAPI:
 
     @app.get("/health/ready")
     async def ready() -> Readiness:
-        """Answer while the event loop runs, with what cannot be written."""
+        """Answer while the event loop runs; list the writes that fail."""
         return Readiness(not_written=read_unwritten(operations.view))
 
     @app.get("/metrics")
@@ -153,12 +153,12 @@ def _add_decisions(app: FastAPI, view: NodeView, operators: Operators) -> None:
 
     @app.post("/freeze", status_code=202)
     async def freeze_node() -> FreezeAnswer:
-        """Let no alias of this node follow the registry."""
+        """Stop all aliases of this node from following the registry."""
         return await freeze(view, operators)
 
     @app.get("/freeze")
     async def frozen_node() -> FreezeAnswer:
-        """Return whether the node is frozen, and which aliases move all the same."""
+        """Return the freeze in force, and the models whose aliases still move."""
         return read_freeze(view)
 
     @app.post("/unfreeze", status_code=202)
@@ -182,12 +182,12 @@ def _add_tries(app: FastAPI, view: NodeView, operators: Operators) -> None:
 
     @app.get("/quarantine")
     async def quarantines() -> Quarantines:
-        """Return what is quarantined on this node, the newest first."""
+        """Return the quarantines of this node, newest first."""
         return read_quarantines(view)
 
     @app.post("/quarantine/retry", status_code=202)
     async def retry_quarantined(body: QuarantineRequest) -> QuarantineAnswer:
-        """Have a quarantined version fetched and checked once more."""
+        """Fetch and verify a quarantined version once more."""
         return await retry_quarantine(view, operators, body)
 
     @app.post("/quarantine/accept", status_code=202)
@@ -203,7 +203,7 @@ async def _invalid(_request: Request, error: RequestValidationError) -> Response
 
 
 async def _http_refusal(request: Request, error: HTTPException) -> Response:
-    """Answer an unknown route or method, or a body that is no JSON, as a problem too."""
+    """Return a problem for an unknown route or method, or a body that is not JSON."""
     code = _HTTP_CODES.get(error.status_code, "invalid_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return problem(error.status_code, code, detail, error.headers)

@@ -56,7 +56,7 @@ def _prospect(view: NodeView, comes_again: bool) -> str:
 
 
 def _names(view: NodeView, digest: str) -> str:
-    """Return the known versions with these bytes."""
+    """Return the known versions with these bytes, else the start of the digest."""
     node = view.gateway
     pins = view.ledger.accepted.values()
     names = {f"{one.model}/{one.version}" for one in pins if one.digest == digest}

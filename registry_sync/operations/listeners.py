@@ -84,12 +84,11 @@ class _OperatorsRefusedError(RefusedError):
 class OperationsService:
     """Serves webhooks, and every other route only with the operators' token.
 
-    A new route of operators is guarded without being named. A request is authenticated by its head
-    before its body is read, as far as the head suffices.
+    A new route needs the token without further code, and an empty ``token`` refuses all operators.
+    A request is authenticated by its head before its body is read, as far as the head suffices.
     """
 
     def __init__(self, *, webhooks: Iterable[Webhook], operators: ASGIApp, token: str) -> None:
-        """With an empty ``token``, operators are refused."""
         known = tuple(webhooks)
         self._by_path = {f"/webhooks/{one.name}".encode(): one for one in known}
         self._webhooks = AsgiService(
@@ -118,7 +117,7 @@ class OperationsService:
             service.begin(exchange)
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        """Answer with a problem; a webhook counts it."""
+        """Send a problem as the reply; a webhook counts it."""
         webhook = self._webhook(exchange)
         if webhook is not None:
             webhook.complain(str(error))

@@ -155,7 +155,7 @@ def _alias(
 _OF_BYTES = frozenset(
     {Cause.QUARANTINED, Cause.REJECTED, Cause.FROZEN, Cause.AWAITS_WINDOW, Cause.UNSTAMPED}
 )
-"""Reasons that keep an alias from a version that was made anew under its number."""
+"""Causes that are shown although the numbers agree: the active bytes may be a predecessor's."""
 
 
 def _why_not(view: NodeView, alias: AliasRef, found: Explanation) -> str | None:

@@ -1,7 +1,7 @@
 """Decisions of operators: each is recorded and answered at once, with its explanation.
 
-No decision waits for its outcome. One that cannot be carried out is refused, if that is known, and
-nothing changes.
+No decision waits for its outcome. A decision that is known to be impossible is refused, and changes
+nothing.
 """
 
 from registry_sync.operations.decisions.freezing import (

@@ -1,4 +1,4 @@
-"""Pin an alias to a version whatever the registry says, and let it follow the registry again."""
+"""Pin an alias at a version, and let it follow the registry again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry_sync.reconcile import NodeView, Operators
 
 
 async def pin(view: NodeView, operators: Operators, request: PinRequest) -> PinAnswer:
-    """Pin an alias, if the version's digest is known; else only fetch its bytes.
+    """Pin an alias if the version's digest is known; else only fetch its bytes.
 
     Raises:
         UnknownError: Neither the registry nor this node knows the alias.
@@ -77,7 +77,7 @@ async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> 
     """Let an alias follow the registry again, after a pin or a rollback.
 
     Raises:
-        NotHeldError: It follows the registry already.
+        NotHeldError: The alias is neither pinned nor held.
     """
     alias = AliasRef(request.model, request.alias)
     hold = view.ledger_of(request.model).holds.get(alias)

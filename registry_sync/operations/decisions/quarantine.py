@@ -76,7 +76,7 @@ async def retry_quarantine(
 
     Raises:
         NotQuarantinedError: The version is not quarantined.
-        LedgerError: The ledger did not record it; nothing has changed.
+        LedgerError: The ledger did not record the end; nothing has changed.
     """
     of = (request.model, request.version)
     if of not in view.ledger_of(request.model).quarantines:

@@ -16,7 +16,7 @@ async def retry(view: NodeView, operators: Operators, request: RetryRequest) -> 
 
     Raises:
         NotRejectedError: The version is not rejected.
-        LedgerError: The ledger did not record it.
+        LedgerError: The ledger did not record the end; nothing has changed.
     """
     key = (request.model, request.version)
     if not _is_rejected(view, key):

@@ -67,7 +67,7 @@ def _active(view: NodeView, request: RollbackRequest) -> ActiveAlias:
 
 
 async def _target(view: NodeView, request: RollbackRequest, active: ActiveAlias) -> Hold:
-    """Choose the version to go back to."""
+    """Return a hold at the version to go back to."""
     alias = AliasRef(request.model, request.alias)
     if request.version is not None:
         known = known_bytes(view, request.model, request.version)

@@ -1,4 +1,4 @@
-"""Hints of registries: who may send one, what it says, and its routes."""
+"""Webhooks: authentication of senders, bodies of deliveries, and routes."""
 
 from registry_sync.operations.webhooks.authentication import NotAuthenticError as NotAuthenticError
 from registry_sync.operations.webhooks.routes import (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 WINDOW_S = 300
-"""How far a timestamp may be from now, into the past or the future."""
+"""Most seconds between a timestamp and now, in the past or the future."""
 MAX_REMEMBERED = 10_000
 _MAX_ID_BYTES = 128
 _MAX_TIMESTAMP_DIGITS = 12
@@ -34,21 +34,21 @@ class Delivery:
 
 
 class Sender(ABC):
-    """One sender; the deliveries of a plain one have no ids, so that none is known again."""
+    """One sender. By default its deliveries have no ids, so that repetitions are not recognised."""
 
     @abstractmethod
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Check the headers before the body is read.
 
         Raises:
-            NotAuthenticError: The delivery cannot come from this sender, or not lately.
+            NotAuthenticError: The delivery is not this sender's, or its timestamp is stale.
         """
 
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:  # noqa: ARG002 - unsigned
-        """Return the delivery with this body, if it comes from this sender, and lately.
+        """Return the delivery with this body, if it is this sender's and fresh.
 
         Raises:
-            NotAuthenticError: It does not.
+            NotAuthenticError: The delivery is not this sender's, or is stale.
         """
         self.check_head(headers)
         return Delivery()
@@ -82,14 +82,14 @@ class SigningSender(Sender):
     """A sender that signs what it delivers, as MLflow does; see `sign`.
 
     An id is remembered until its timestamp is stale. Beyond `MAX_REMEMBERED` ids, the one with the
-    oldest timestamp is removed, and every delivery that is no younger counts as stale, so none is
-    accepted twice. After a restart, one that is accepted twice costs one more listing.
+    oldest timestamp is removed, and every delivery that is no younger counts as stale: no delivery
+    is accepted twice. After a restart, a repeated delivery costs one more listing. ``clock`` gives
+    epoch seconds.
     """
 
     def __init__(
         self, secret: str, headers: SignatureHeaders, *, clock: Callable[[], float]
     ) -> None:
-        """Store. ``clock`` gives epoch seconds."""
         self._secret = secret.encode()
         self._headers = headers
         self._clock = clock
@@ -99,7 +99,7 @@ class SigningSender(Sender):
 
     @property
     def remembered(self) -> int:
-        """How many ids are remembered."""
+        """Number of remembered ids."""
         return len(self._by_age)
 
     def check(self, headers: Mapping[str, str], body: bytes) -> Delivery:
@@ -115,7 +115,7 @@ class SigningSender(Sender):
         return delivery
 
     def check_head(self, headers: Mapping[str, str]) -> None:
-        """Check that all of it is there, and the timestamp in the window."""
+        """Check that all headers are present, and the timestamp is in the window."""
         self._refuse_stale(self._read(headers)[0])
 
     def _read(self, headers: Mapping[str, str]) -> tuple[Delivery, bytes, bytes]:
@@ -125,11 +125,11 @@ class SigningSender(Sender):
         signature = _header(headers, self._headers.signature)
         if len(delivery_id) > _MAX_ID_BYTES:
             raise NotAuthenticError(
-                f"{self._headers.delivery_id} is longer than {_MAX_ID_BYTES} bytes"
+                f"{self._headers.delivery_id} must have at most {_MAX_ID_BYTES} bytes"
             )
         if not (timestamp.isdigit() and len(timestamp) <= _MAX_TIMESTAMP_DIGITS):
             raise NotAuthenticError(
-                f"{self._headers.timestamp} is not a whole number of seconds since 1970"
+                f"{self._headers.timestamp} must be a whole number of seconds since 1970"
             )
         return Delivery(delivery_id, int(timestamp)), timestamp, signature
 
@@ -137,7 +137,7 @@ class SigningSender(Sender):
         forgotten = delivery.timestamp <= self._forgotten_up_to and not self.has_accepted(delivery)
         if forgotten or abs(self._clock() - delivery.timestamp) > WINDOW_S:
             raise NotAuthenticError(
-                f"{self._headers.timestamp} is not within {WINDOW_S} s of this machine's clock"
+                f"{self._headers.timestamp} must be within {WINDOW_S} s of this machine's clock"
             )
 
     def has_accepted(self, delivery: Delivery) -> bool:
@@ -169,16 +169,16 @@ class TokenSender(Sender):
         self._shown = _BEARER + token.encode()
 
     def check_head(self, headers: Mapping[str, str]) -> None:
-        """Check that the token is shown."""
+        """Check the token in ``Authorization``."""
         if not hmac.compare_digest(self._shown, _header(headers, "authorization")):
-            raise NotAuthenticError("the token after `Authorization: Bearer` is another one")
+            raise NotAuthenticError("the token after `Authorization: Bearer` is wrong")
 
 
 def sign(secret: bytes, delivery_id: bytes, timestamp: bytes, body: bytes) -> bytes:
     """Return the signature of a delivery, as MLflow makes it after Standard Webhooks.
 
-    HMAC-SHA256 over ``<delivery id>.<timestamp>.<body>``, in base64 after ``v1,``. The secret
-    counts as it is spelled, and is not decoded.
+    HMAC-SHA256 over ``<delivery id>.<timestamp>.<body>``, in base64 after ``v1,``. The key is the
+    text of the secret, which is not decoded.
     """
     digest = hmac.digest(secret, b".".join((delivery_id, timestamp, body)), hashlib.sha256)
     return b"v1," + base64.b64encode(digest)

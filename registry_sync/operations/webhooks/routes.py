@@ -59,8 +59,8 @@ def build_webhooks(
 ) -> tuple[Webhook, ...]:
     """Return every webhook whose secret is set.
 
-    ``hint`` says that a model may have changed, or with None that anything may, and returns at
-    once; ``tracking_uri`` tells what an object in S3 belongs to; ``clock`` gives epoch seconds.
+    ``hint`` is called with a model that may have changed, or None for any model, and returns at
+    once; ``tracking_uri`` is the registry's, for keys in S3; ``clock`` gives epoch seconds.
     """
     webhooks = []
     if secrets.mlflow:
@@ -88,7 +88,9 @@ def create_webhooks_app(webhooks: Iterable[Webhook]) -> Starlette:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    detail = f"{request.method} {request.url.path} is no webhook whose secret is set on this node"
+    detail = (
+        f"{request.method} {request.url.path} is not a webhook whose secret is set on this node"
+    )
     code = "method_not_allowed" if error.status_code == 405 else "route_not_found"  # noqa: PLR2004 - HTTP's
     return problem(error.status_code, code, detail, error.headers)
 
@@ -104,9 +106,10 @@ class _RefusedError(Exception):
 class Webhook:
     """One webhook; `receive` is its route.
 
+    ``read`` returns the models that a body names; ``clock`` gives epoch seconds.
+
     Attributes:
-        sender: The one that may call it.
-        state: What it was sent; replaced, never changed.
+        state: Deliveries so far; replaced, never changed.
     """
 
     def __init__(
@@ -117,7 +120,6 @@ class Webhook:
         hint: Callable[[str | None], None],
         clock: Callable[[], float],
     ) -> None:
-        """Store. ``read`` says which models a body is about; ``clock`` gives epoch seconds."""
         self.name = name
         self.state = WebhookState(name=name)
         self.sender = sender
@@ -136,10 +138,10 @@ class Webhook:
         return Response(status_code=202)
 
     def _accept(self, request: Request, body: bytes) -> None:
-        """Hint at what a delivery is about, unless it has done so before.
+        """Hint at the models of a delivery, unless it was accepted before.
 
-        It is remembered only after that: one that failed halfway may be repeated. Nothing is
-        awaited in between, so the same delivery cannot come in twice meanwhile.
+        The delivery is remembered after the hints, so that a sender may repeat one that failed
+        halfway. Nothing is awaited in between, so the same delivery cannot arrive twice meanwhile.
         """
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             detail = "the body of a webhook must come as it is, without a content encoding"
@@ -162,7 +164,7 @@ class Webhook:
         _log.info("webhook.accepted", webhook=self.name, models=models)
 
     def complain(self, reason: str) -> None:
-        """Note a refusal, and log one every few seconds: strangers must not fill the disk."""
+        """Count a refusal, and log one every few seconds: strangers must not fill the disk."""
         now = self._clock()
         self._note(refused=self.state.refused + 1, refused_at=now, refusal=reason)
         if now - self._complained_at >= _BETWEEN_COMPLAINTS_S:
