@@ -1,4 +1,4 @@
-"""Decisions without effects: what is due, what is allowed, what stays, and why. Pure."""
+"""Decisions without effects: due actions, admissible versions, kept artifacts, reasons. Pure."""
 
 from registry_sync.planning.actions import (
     Action as Action,

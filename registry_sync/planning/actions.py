@@ -122,12 +122,12 @@ class EndHold:
 
     @property
     def model(self) -> str:
-        """Whose alias."""
+        """The model of the held alias."""
         return self.hold.model
 
     @property
     def alias(self) -> str:
-        """Which alias."""
+        """The held alias."""
         return self.hold.alias
 
 

@@ -18,10 +18,10 @@ from registry_sync.domain import (
 
 
 def expected_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
-    """Return what the version's bytes must be: its stamp, else what was accepted, else None.
+    """Return the digest that a version must have: stamped, else accepted, else None.
 
-    A stamp that cannot change under its number is worth less than what was accepted: where they
-    differ, somebody has altered the version.
+    The accepted digest prevails over a stamp that can never change: if they differ, the version was
+    altered.
     """
     known = accepted(listed, ledger)
     if listed.stamp_fixed and known is not None:
@@ -30,7 +30,7 @@ def expected_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
 
 
 def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
-    """Return the digest accepted here before, if nothing says that the bytes are others now."""
+    """Return the accepted digest, or None if the version may have other bytes now."""
     known = accepted(listed, ledger)
     if known is None or listed.expected_digest not in (None, known.digest):
         return None
@@ -40,9 +40,9 @@ def admissible_digest(listed: AspiredVersion, ledger: LedgerView) -> str | None:
 def why_other_bytes(
     listed: AspiredVersion, digest: str, ledger: LedgerView, *, of_creation: str | None = None
 ) -> str | None:
-    """Return why a listed version no longer has the bytes that are meant, or None.
+    """Return why a listed version no longer has the bytes with this digest, or None.
 
-    ``of_creation`` is the creation that was meant, or None if unknown.
+    ``of_creation`` is the creation of these bytes, or None if unknown.
     """
     if not is_of_creation(of_creation, creation_of(listed, ledger)):
         return made_anew(listed.version)
@@ -51,7 +51,7 @@ def why_other_bytes(
 
 
 def other_bytes(version: int) -> str:
-    """Return the sentence for users: a version has other bytes than the ones that are meant."""
+    """Return the sentence for users about a version whose bytes changed after it was chosen."""
     return (
         f"version {version} has other bytes in the registry now than when it was chosen: "
         f"{_as_it_is(version)}"
@@ -59,14 +59,14 @@ def other_bytes(version: int) -> str:
 
 
 def made_anew(version: int) -> str:
-    """Return the sentence for users: the version that is meant was deleted and made anew."""
+    """Return the sentence for users about a version that was made anew after it was chosen."""
     return (
         f"version {version} was made anew in the registry after it was chosen: {_as_it_is(version)}"
     )
 
 
 def predecessor_is_over(version: int) -> str:
-    """Return the sentence for users: what an alias meant before has the number of what it means."""
+    """Return the sentence for users about a previous version with the active version's number."""
     return (
         f"the bytes that version {version} had before it was made anew or altered in the registry "
         "do not serve again once their successor has: point the alias at another version, or "
@@ -79,9 +79,9 @@ def _as_it_is(version: int) -> str:
 
 
 def quarantine_of(listed: AspiredVersion, ledger: LedgerView) -> Quarantine | None:
-    """Return the quarantine that covers a version as it is listed; None: none does.
+    """Return the quarantine of a version as it is listed, or None.
 
-    Of another creation, or of another expectation, it says nothing.
+    A quarantine applies to one creation and one expected digest.
     """
     found = ledger.quarantines.get((listed.model, listed.version))
     if found is None or found.expected_digest != expected_digest(listed, ledger):
@@ -90,14 +90,14 @@ def quarantine_of(listed: AspiredVersion, ledger: LedgerView) -> Quarantine | No
 
 
 def is_quarantined(listed: AspiredVersion, ledger: LedgerView) -> bool:
-    """Whether the bytes were found wrong, and what they must be is still the same."""
+    """Whether a quarantine covers a version as it is listed."""
     return quarantine_of(listed, ledger) is not None
 
 
 def runs_in_own(
     aspired: Aspired, environments: AbstractSet[str], model: str, version: int, digest: str
 ) -> bool:
-    """Whether a version runs in its own environment; one that nobody lists, as it was built."""
+    """Whether a version runs in its own environment; if unlisted, whether that is built."""
     listed = aspired.models.get(model)
     if listed is None or version not in listed.versions:
         return digest in environments
@@ -107,6 +107,6 @@ def runs_in_own(
 def rejection(
     ledger: LedgerView, model: str, version: int, digest: str, *, own: bool
 ) -> Rejection | None:
-    """Return the rejection that counts for a version in its own environment, or in ours."""
+    """Return the rejection in the version's own or in the shared environment, or None."""
     found = ledger.rejections.get(ArtifactRef(model, version, digest))
     return found if found is not None and found.in_own == own else None

@@ -1,7 +1,7 @@
 """Automatic rollbacks of the gateway: their records, and which digests are allowed again. Pure.
 
-The gateway decides alone, and refuses the alias the digest that it left. The record is that of an
-operator's rollback: a hold that ends when the registry moves the alias to another version.
+The gateway decides alone, and refuses the alias the digest that it left. The record is a hold, as
+after an operator's rollback: it ends when the registry moves the alias to another version.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def over(node: NodeState, ledger: LedgerView) -> Iterator[RefusedDigest]:
 
 
 def _known(refused: RefusedDigest, ledger: LedgerView) -> bool:
-    """Return whether a rollback was recorded. An older gateway wrote down too little of it."""
+    """Whether a rollback is recorded, or lacks what a record needs (of an older gateway)."""
     return (
         refused.version is None or (refused.alias_ref, refused.since) in ledger.automatic_rollbacks
     )
 
 
 def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rollback:
-    """Return the record of an automatic rollback, which the gateway wrote down completely.
+    """Return the record of an automatic rollback that is not recorded yet.
 
-    ``own``: the version that was left ran in an environment of its own.
+    ``own`` says whether the version that the alias left ran in an environment of its own.
     """
     version, to_version, to_digest = (
         refused.version or 0,

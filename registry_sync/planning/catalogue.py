@@ -1,4 +1,4 @@
-"""The catalogue: each model as the gateway shows it. Pure."""
+"""The catalogue: each model as the control plane describes it to the gateway. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from registry_sync.planning.admissibility import (
     quarantine_of,
     rejection,
 )
-from registry_sync.planning.incidents import told
+from registry_sync.planning.incidents import explain_quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class KnownState:
     """The state of one model's versions on this node.
 
     Attributes:
-        descriptions: Of every artifact in the store, by digest; they carry ``size_bytes``.
-        fetching: Versions whose bytes are on their way, or whose environment is being built.
-        failures: The last failure of that, by version, which is tried again.
-        environments: Own environments that are built, by the artifact's digest.
-        signature_changes: What aliases change for their callers.
-        notes: By alias, why the alias does not follow the registry to another signature, what
-            failed last on its way, or which promotion window it waits for.
-        damaged: What is wrong with copies on this node, by digest.
+        descriptions: Descriptions of all artifacts in the store, by digest, with ``size_bytes``.
+        fetching: Versions that are being fetched, or whose environment is being built.
+        failures: The last failure of these steps, by version; each is tried again.
+        environments: Built environments by the artifact's digest.
+        signature_changes: Signature changes for callers, by alias.
+        notes: Why an alias is not at the registry's version, by alias: a refused signature, a
+            failed step, or the promotion window that it waits for.
+        damaged: Damage of copies on this node, by digest.
     """
 
     descriptions: Mapping[str, Mapping[str, Any]]
@@ -60,7 +60,7 @@ class KnownState:
 def describe_model(
     name: str, listed: AspiredModel | None, ledger: LedgerView, known: KnownState
 ) -> CatalogueModel | None:
-    """Return one model, or None if it is not listed, and no bytes of it were accepted here."""
+    """Return one model, or None if it is not listed, and none of its bytes were accepted."""
     deleted = [
         pin
         for (_, version), pin in ledger.accepted.items()
@@ -81,7 +81,7 @@ def describe_model(
 
 
 def for_callers(model: CatalogueModel) -> CatalogueModel:
-    """Return a model with its reasons as everybody may read them: the gateway shows them so."""
+    """Return a model whose reasons are redacted for callers, as the gateway shows them."""
     policy, problems = model.policy, [for_public(one) for one in model.policy.problems]
     reasons = [one for one in model.versions if one.reason is not None]
     if not (reasons or problems or model.notes or model.signature_changes):
@@ -104,7 +104,7 @@ def _each_for_public(by_alias: Mapping[str, str]) -> dict[str, str]:
 
 
 def _policy(listed: AspiredModel) -> Policy:
-    """Return what a model's tags ask for, and what is wrong with it, the newest versions first."""
+    """Return a model's policy, with the problems of the model and its newest versions first."""
     problems = bounded_problems(_problems(listed))
     return (read_policy(listed.tags) or Policy()).model_copy(update={"problems": problems})
 
@@ -120,7 +120,7 @@ def _problems(listed: AspiredModel) -> Iterator[str]:
 def _notes(
     name: str, aliases: Iterable[str], ledger: LedgerView, known: KnownState
 ) -> dict[str, str]:
-    """Say of each held alias at what and until when, of all that they freeze, or what is known."""
+    """Return a note by alias: its hold, else the freeze, else the known note."""
     notes = dict(known.notes)
     if ledger.freeze:
         frozen = f"frozen by {ledger.freeze.asked_by}: no alias of this node follows the registry"
@@ -150,9 +150,9 @@ def _version(
     rejected = rejection(ledger, listed.model, number, digest or "", own=own)
     known_bytes = accepted(listed, ledger)
     if own:
-        # Bytes that were altered in the registry are not admissible, and their copy goes on.
+        # By the accepted digest: a copy goes on serving after the registry's bytes were altered.
         environment = _own(known.environments.get(known_bytes.digest if known_bytes else ""))
-        if description is not None:  # it has what it requires, whatever is installed here
+        if description is not None:  # its environment meets its requirements
             description = {**description, "dependency_verdict": DependencyVerdict().as_body()}
         lacks = _lacks_own(environment, rejected)
     else:
@@ -194,14 +194,14 @@ def _own(built: OwnEnvironment | None) -> Environment:
 
 
 def _lacks_own(environment: Environment, rejected: Rejection | None) -> str | None:
-    """Say why a version cannot run in its own environment; None: it can; empty: not built yet."""
+    """Return why a version cannot run in its environment, None if it can, or "" if not built."""
     if environment.python is not None:
         return None
     return rejected.explanation if rejected else ""
 
 
 def _lacks_shared(description: Mapping[str, Any] | None) -> str | None:
-    """Say why a version may not be loaded beside our libraries; None: it may."""
+    """Return why a version must not run in the shared environment, or None if it may."""
     verdict = (description or {}).get("dependency_verdict") or {}
     if verdict.get("status") != Verdict.REFUSE:
         return None
@@ -213,7 +213,7 @@ def _state(
 ) -> tuple[VersionState, str | None, float | None]:
     if found := quarantine_of(listed, ledger):
         anew = "made anew, with wrong bytes: " if is_made_anew(listed, ledger) else ""
-        return VersionState.QUARANTINED, f"{anew}{told(found, listed, ledger)}", None
+        return VersionState.QUARANTINED, f"{anew}{explain_quarantine(found, listed, ledger)}", None
     if listed.stamp_problem:
         return VersionState.FAILED, listed.stamp_problem, None
     if here:
@@ -223,7 +223,7 @@ def _state(
     damage = _damage(admissible_digest(listed, ledger), known)
     if failure := known.failures.get(listed.version):
         reason = f"{failure.reason}; {damage}" if damage else failure.reason
-        # Callers wait for what settles as for what is on its way.
+        # Callers go on waiting, as for a fetch, if the failure is over within seconds.
         state = VersionState.FETCHING if failure.short_lived else VersionState.FAILED
         return state, reason, failure.retry_at
     if damage:
@@ -234,17 +234,17 @@ def _state(
 
 
 def _damage(digest: str | None, known: KnownState) -> str | None:
-    """Say what is wrong with this node's copy of a version; None: nothing is, or it has none."""
+    """Return the damage of this node's copy as a clause, or None if no copy is damaged."""
     found = known.damaged.get(digest or "")
     return f"this node's copy of its bytes is damaged: {found}" if found else None
 
 
 def _deleted(pin: AcceptedDigest, known: KnownState) -> CatalogueVersion:
-    """Show what the registry no longer has; with its tags gone, it runs as it was built."""
+    """Return a version that the registry lacks; without tags, its built environment decides."""
     description = known.descriptions.get(pin.digest)
     built = known.environments.get(pin.digest)
     here = description is not None and (built is not None or _lacks_shared(description) is None)
-    here = here and not pin.superseded  # of the creation that followed, nothing was accepted
+    here = here and not pin.superseded  # else these bytes are not those of its last creation
     damage = _damage(pin.digest, known)
     return CatalogueVersion(
         version=pin.version,

@@ -1,7 +1,7 @@
-"""Changes of accepted digests that a listing leads to.
+"""Changes of accepted digests after a listing. Pure.
 
-Pure. A number may be made anew: in MLflow after its model was deleted or renamed away, in a bucket
-after its objects were removed. What was accepted belongs to one creation.
+A number may be made anew: in MLflow after its model was deleted or renamed away, in a bucket after
+its objects were removed. An accepted digest belongs to one creation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Version = tuple[str, int]
 
 
 def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
-    """Return the versions that were accepted here, and that a listing does not have."""
+    """Return the accepted versions that a listing lacks."""
     return frozenset(
         (model, version)
         for (model, version), pin in ledger.accepted.items()
@@ -42,12 +42,12 @@ def learned(
     gone: AbstractSet[Version] = frozenset(),
     at: float = 0.0,
 ) -> tuple[AcceptedDigestChange, ...]:
-    """Return what is to be remembered of accepted bytes after a listing.
+    """Return the changes of accepted digests after a listing.
 
     Args:
-        listed: What the registry lists, or a part of it.
-        ledger: What is remembered, at least of that part.
-        accepted_for: Returns what was accepted last for a creation, under any name.
+        listed: The listing, or a part of it.
+        ledger: The records in force, at least of that part.
+        accepted_for: Returns the digest accepted last for a creation, under any name, or None.
         gone: Versions that this listing and the one before lack.
         at: Epoch seconds.
     """

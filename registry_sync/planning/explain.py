@@ -1,4 +1,4 @@
-"""Why an alias is where it is on this node: the plan's decision as a sentence. Pure."""
+"""Explanations of aliases: the plan's decision as a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from registry_sync.domain import (
     is_unfollowed,
 )
 from registry_sync.planning.admissibility import quarantine_of
-from registry_sync.planning.incidents import told
+from registry_sync.planning.incidents import explain_quarantine
 from registry_sync.planning.snapshot import Cause, Snapshot, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where an alias points on this node, its target, and why they differ.
+    """The active version of an alias, its target, and why they differ.
 
     Attributes:
         active: The active version, or None.
         aspired: The version of the registry's alias, or None if it cannot be followed.
         target: The version of the hold, else the registry's if it is admissible, or None.
-        digest: Of the target, or None if its bytes are not here.
+        digest: The target's digest, or None if its bytes are not on this node.
         why: The machine word.
         reason: The same as a sentence.
-        signature_change: What the target changes for callers, else what the active version
-            changed for callers of the version before, or None.
+        signature_change: How the signature changes for callers by the next move, else how it did
+            by the last one, or None.
     """
 
     active: int | None
@@ -43,7 +43,7 @@ class Explanation:
 
 
 def explain(snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | None) -> Explanation:
-    """Return why an alias is where it is on this node; ``active`` is its entry, or None."""
+    """Explain an alias; ``active`` is its entry, or None if it is not active."""
     hold = snapshot.ledger.holds.get(AliasRef(model, alias))
     target = snapshot.target(model, alias, hold)
     why, reason = _why(snapshot, model, alias, active, hold)
@@ -59,7 +59,7 @@ def explain(snapshot: Snapshot, model: str, alias: str, active: ActiveAlias | No
 
 
 def signature_change(snapshot: Snapshot, active: ActiveAlias, target: Target | None) -> str | None:
-    """Return what an alias changes for its callers by its next move, else by its last, or None."""
+    """Return how an alias's next move, else its last one, changes the signature, or None."""
     if target is not None and target.digest not in (None, active.digest):
         return snapshot.why_other_signature(active, target)
     if active.previous_version is None or active.previous_digest is None:
@@ -108,7 +108,7 @@ def _why_not_there(
             f"version {target.version} {comes} when it is called: {LOAD_TAG} is on_demand"
         )
     opens_at = snapshot.awaited_opening(active, target) if active else None
-    if opens_at and not snapshot.lacks_anything(target):  # what it lacks comes meanwhile
+    if opens_at and not snapshot.lacks_anything(target):  # bytes and environment come first
         return (
             Cause.AWAITS_WINDOW,
             f"waits for the promotion window that opens at {opens_at:%FT%TZ}",
@@ -137,7 +137,7 @@ def _why_inadmissible(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause
 def _why_wrong_bytes(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause, str] | None:
     """Return why the bytes of a version are wrong, or cannot be verified, or None."""
     if found := quarantine_of(listed, snapshot.ledger):
-        return Cause.QUARANTINED, told(found, listed, snapshot.ledger)
+        return Cause.QUARANTINED, explain_quarantine(found, listed, snapshot.ledger)
     return (Cause.UNREADABLE_STAMP, listed.stamp_problem) if listed.stamp_problem else None
 
 

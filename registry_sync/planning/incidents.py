@@ -8,11 +8,11 @@ from registry_sync.domain import AspiredVersion, LedgerView, Quarantine, accepte
 
 
 class Incident(StrEnum):
-    """Why bytes are wrong.
+    """The kind of a quarantine.
 
-    ``ALTERED``: they changed under a number that never went away. ``NOT_AS_STAMPED``: they are not
-    what the publisher stamped. ``UNSTAMPED``: this node requires a stamp and there is none.
-    ``UNREADABLE``: they are no artifact at all.
+    ``ALTERED``: the bytes changed under a number that never went away. ``NOT_AS_STAMPED``: the
+    bytes do not match the stamp. ``UNSTAMPED``: this node requires a stamp, and the version has
+    none. ``UNREADABLE``: the bytes cannot be read as an artifact.
     """
 
     ALTERED = "altered"
@@ -22,21 +22,21 @@ class Incident(StrEnum):
 
 
 def incident_of(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> Incident:
-    """Say what is wrong, by what is remembered of this creation of the version."""
+    """Return the incident, judged by the digest accepted for this creation of the version."""
     known = accepted(listed, ledger)
     is_stamp = listed.stamped and not listed.stamp_fixed
     if known is not None and known.digest == found.expected_digest and not is_stamp:
         says_other = listed.expected_digest not in (None, known.digest)
         if found.found_digest != known.digest or says_other:
             return Incident.ALTERED
-        return Incident.UNSTAMPED  # they are what they were, and a stamp is required by now
+        return Incident.UNSTAMPED  # unchanged bytes: a stamp is required since
     if found.found_digest is None:
         return Incident.UNREADABLE
     return Incident.UNSTAMPED if found.expected_digest is None else Incident.NOT_AS_STAMPED
 
 
 def why_not_acceptable(found: Quarantine, listed: AspiredVersion) -> str | None:
-    """Say why no operator can accept the bytes as they were found; None: one can."""
+    """Return why an operator cannot accept the found bytes, or None if that is possible."""
     name = f"version {found.version} of {found.model!r}"
     if found.found_digest is None:
         return f"the bytes of {name} cannot be read as an artifact: register a new version"
@@ -56,7 +56,7 @@ _STAMP = {
 
 
 def way_out(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> str:
-    """Return what ends a quarantine of this kind, as a sentence for users."""
+    """Return how to end a quarantine of this kind, as a sentence for users."""
     name = f"{found.model}/{found.version}"
     match incident_of(found, listed, ledger):
         case Incident.ALTERED if why_not_acceptable(found, listed) is None:
@@ -76,6 +76,6 @@ def way_out(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> st
             return _STAMP[listed.stamp_fixed].format(found)
 
 
-def told(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> str:
-    """Return what is wrong with a version and the way out, as a sentence for users."""
+def explain_quarantine(found: Quarantine, listed: AspiredVersion, ledger: LedgerView) -> str:
+    """Return the reason of a quarantine and the way out, as a sentence for users."""
     return f"{found.reason}; {way_out(found, listed, ledger)}"

@@ -2,7 +2,7 @@
 
 Availability first. Absence is no instruction: an empty listing after one with models changes
 nothing, and what a listing lacks is removed only when the next listing agrees.
-The decision has no memory: every change leads to a new one.
+The plan has no memory: it is made anew after every change.
 A freeze stops every change of an alias that the registry demands. Bytes are still fetched and
 verified ahead, and a lost table is still recovered: neither changes an alias.
 While no promotion window is open, a promotion by the registry is not loaded. A first activation, a
@@ -39,7 +39,7 @@ LISTINGS_FOR_REMOVAL = 2
 
 
 def plan(snapshot: Snapshot) -> tuple[Action, ...]:
-    """Return what is due, most urgent first; nothing twice."""
+    """Return the due actions without repetitions, most urgent first."""
     actions: dict[Action | tuple[str, int], Action] = {}
     decided = list(_all(snapshot))
     decided += _idle_standbys(snapshot, decided)
@@ -52,16 +52,15 @@ def plan(snapshot: Snapshot) -> tuple[Action, ...]:
 
 
 def is_due(snapshot: Snapshot, action: Stage | RetireAlias | EndHold) -> bool:
-    """Whether an action is due, just before it is done, whatever its urgency is by then."""
+    """Whether an action is still due, at any urgency, just before it is carried out."""
     return action in (replace(one, urgency=action.urgency) for one in plan(snapshot))
 
 
 def as_due(snapshot: Snapshot, action: Activate) -> Activate | Stage | None:
-    """Return what is due to the same end just before an activation, or None.
+    """Return the due action for the same move, just before an activation, or None.
 
-    Its standby may be another one, or one that has still to be staged: aliases that move to one
-    version share a standby, which ends with the first of them to be activated, and the next ones
-    are given a new one.
+    It may name another standby, or stage one: aliases that move to one version share a standby,
+    which ends with the first activation, so that the next alias needs a new one.
     """
     wanted = (action.model, action.alias, action.version, action.digest)
     due = (one for one in plan(snapshot) if isinstance(one, Activate | Stage))
@@ -125,8 +124,8 @@ def _aliases(snapshot: Snapshot, active: Mapping[AliasRef, ActiveAlias]) -> Abst
         for m in snapshot.aspired.models.values()
         for alias in (*m.aliases, *m.unfollowed)
     }
-    # Without a listing, the newest activations are all that is known of aliases. After two
-    # listings, an alias that is absent and lost here must still be recorded as retired.
+    # Without a listing, only the newest activations show which aliases exist. After two listings,
+    # an alias that is absent and lost here must still be recorded as retired.
     lists_any = bool(snapshot.aspired.models) if snapshot.lists_any is None else snapshot.lists_any
     known = snapshot.listings and lists_any
     removable = snapshot.listings >= LISTINGS_FOR_REMOVAL
@@ -153,7 +152,7 @@ def _alias(snapshot: Snapshot, alias: AliasRef, active: ActiveAlias | None) -> I
         yield from _bring_up(snapshot, [t for t in (target, snapshot.last(*alias)) if t])
         return
     yield from _restore(snapshot, active)
-    # What serves is replaced only by its target, never by an older version.
+    # Only the target replaces an active version, never an older version.
     if target:
         yield from _promote(snapshot, active, target)
 
@@ -274,7 +273,7 @@ def _fetch(
 
 
 def _first(snapshot: Snapshot, target: Target) -> Action:
-    """Activate what any stage has proved, else stage it cold; a preload must be warm, or serve."""
+    """Activate a target that a stage has proved, else stage it; a preload must be warm."""
     preload = snapshot.load_of(target) is Load.PRELOAD
     standby = snapshot.standby(target)
     stage_id = snapshot.proved.get(ArtifactRef(target.model, target.version, target.digest or ""))

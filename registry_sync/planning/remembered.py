@@ -1,4 +1,4 @@
-"""The listing that is published before the registry has answered, from the ledger. Pure."""
+"""The listing that the ledger gives before the registry has answered. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from registry_sync.domain import Aspired, AspiredModel, AspiredVersion, LedgerVi
 
 
 class RememberedListing:
-    """Adds what the ledger tells of the registry; the same objects while nothing is news."""
+    """Completes a listing from the ledger; returns the same objects while nothing changes."""
 
     def __init__(self) -> None:
         self._of: tuple[object, ...] = ()
@@ -17,7 +17,7 @@ class RememberedListing:
         self._remembered: AbstractSet[str] = frozenset()
 
     def beside(self, aspired: Aspired, view: LedgerView) -> tuple[Aspired, AbstractSet[str]]:
-        """Return what is known of the registry, and the models of it that only the ledger knows."""
+        """Return the completed listing, and the models that only the ledger knows."""
         of = (aspired.models, view)
         if not self._of or any(now is not before for now, before in zip(of, self._of, strict=True)):
             known = from_ledger(view)
@@ -27,7 +27,7 @@ class RememberedListing:
 
 
 def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:
-    """Return what the registry listed, as far as pins and activations tell."""
+    """Return the models of a view, by its accepted digests and activations."""
     models: dict[str, AspiredModel] = {}
     for (name, number), pin in sorted(view.accepted.items()):
         known = models.get(name) or AspiredModel(name=name, versions={})

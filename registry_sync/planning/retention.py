@@ -1,4 +1,4 @@
-"""Which artifacts must stay, and which of the others go now. Pure."""
+"""Retention: the artifacts that must stay, and those that are removed now. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from registry_sync.planning.admissibility import admissible_digest
 def what_stays(
     node: NodeState, aspired: Aspired, ledger: LedgerView, *, since: float
 ) -> dict[str, AbstractSet[str]]:
-    """Return the digests that must stay, by the reason, which ends "so many bytes are …".
+    """Return the digests that must stay, by reason; a reason completes "so many bytes are …".
 
-    ``since``, in epoch seconds, is where the rollback window begins: what an alias has left or
-    lost after it stays.
+    ``since`` (epoch seconds) is the begin of the rollback retention: bytes that an alias has left
+    or lost after it stay.
     """
 
     def admissible(versions: Iterable[tuple[str, int]]) -> AbstractSet[str]:
@@ -55,21 +55,20 @@ def choose_removed(
     disk_bytes: int = 0,
     budget_bytes: int = 0,
 ) -> list[str]:
-    """Return the digests that go now, in the order in which they go.
+    """Return the digests to remove now, in order.
 
-    What the registry no longer lists goes first, and after a rollback window in any case; then
-    what no alias means, the one that was needed least recently first, and no more of it than the
-    pressure asks for. What came within the rollback window goes only for the budget: a small one
-    would else let nothing in for as long.
+    Unlisted artifacts go first, and always after the rollback retention. Listed ones follow, the
+    least recently needed first, only as far as bytes are missing. Artifacts that were stored within
+    the retention go only for the budget: else a small budget would block fetches for as long.
 
     Args:
-        artifacts: Everything in the store, by digest.
-        kept: What must stay.
-        listed: The digests of the versions that the registry lists, which may be called by number.
-        needed_at: Epoch seconds when some artifacts were needed; else it was when they came.
-        since: Epoch seconds where the rollback window begins.
-        disk_bytes: How much less is free on the disk than ought to be.
-        budget_bytes: How much more the artifact store holds, or is about to hold, than it may.
+        artifacts: All artifacts in the store, by digest.
+        kept: Digests that must stay.
+        listed: Digests of listed versions, which callers may call by number.
+        needed_at: Epoch seconds of the last need, by digest; by default the time of storing.
+        since: Epoch seconds of the begin of the rollback retention.
+        disk_bytes: Bytes that are missing to the floor of the disk.
+        budget_bytes: Bytes above the store's budget, fetches under way included.
     """
 
     def order(digest: str) -> tuple[bool, float, str]:

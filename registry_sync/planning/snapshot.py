@@ -373,7 +373,7 @@ class Snapshot:
     def _signature_change(
         self, before: ActiveAlias | Activation, target: Target
     ) -> SignatureChange | None:
-        """Return the difference, or None if there is none or the bytes are not here yet."""
+        """Return the difference, or None if the signatures are equal or bytes are missing."""
         return self.signature_change(before.digest, target.digest) if target.digest else None
 
     def awaited_opening(self, active: ActiveAlias | None, target: Target) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Actions that are due and have not begun, most urgent first, by kind of step."""
+"""Due actions that have not begun, most urgent first, by kind of step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FEW = 1000
 class StartOutcome(Enum):
     """The outcome of starting an action.
 
-    ``WAITS``: for its next try, for a step under way, or for another action of its model; its model
-    is planned again then.
+    ``WAITS``: for its next try, a step under way, or another action of its model; after that the
+    model is planned again.
     """
 
     BEGUN = "begun"
@@ -26,13 +26,12 @@ class StartOutcome(Enum):
 
 
 class DueActions:
-    """Keeps what found no slot, so that a slot that is free is given away without a plan of all.
+    """Keeps actions that found no slot, so that a free slot needs no plan of all models.
 
-    Event loop only. Bounded by what is due of the models that there are.
+    Event loop only. Bounded by the due actions of the known models.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._of: dict[str, dict[Action, int]] = {}
         self._queues: defaultdict[type, list[tuple[int, int, Action]]] = defaultdict(list)
         self._requested: dict[Subject, Action] = {}
@@ -40,17 +39,17 @@ class DueActions:
         self._due = 0
 
     def request(self, action: Action) -> None:
-        """Let this be due of its model until it has begun, whatever else is put."""
+        """Add an action that stays due until it has begun, whatever `put` gets."""
         self._requested[subject_of(action)] = action
 
     def requested(self) -> Mapping[Subject, Action]:
-        """Return what was requested and has not begun, by what it is about."""
+        """Return the requested actions that have not begun, by subject."""
         return self._requested
 
     def put(self, model: str, actions: Iterable[Action]) -> None:
-        """Let this be due of a model, and what was requested; what was due before keeps its turn.
+        """Replace the due actions of a model; actions that were due before keep their turn.
 
-        What was requested comes before what is planned for the same subject.
+        Requested actions stay, and replace planned ones of the same subject.
         """
         before, now = self._of.get(model, {}), dict[Action, int]()
         requested = [one for one in self._requested.values() if one.model == model]
@@ -68,7 +67,7 @@ class DueActions:
         self._clear_away()
 
     def _clear_away(self) -> None:
-        """Keep what is due no more from piling up behind what finds no slot for long."""
+        """Remove entries that are no longer due: they pile up while the first finds no slot."""
         if sum(map(len, self._queues.values())) <= 2 * self._due + _FEW:
             return
         for kind, queue in self._queues.items():
@@ -80,11 +79,11 @@ class DueActions:
         return self._of.get(action.model, {}).get(action) == number
 
     def models(self) -> frozenset[str]:
-        """Return the models of which something is due."""
+        """Return the models with due actions."""
         return frozenset(self._of)
 
     def begin(self, start: Callable[[Action], StartOutcome]) -> list[Action]:
-        """Begin with as many as there are slots for; return those that have begun."""
+        """Start actions while slots are free; return those that have begun."""
         begun: list[Action] = []
         for queue in self._queues.values():
             while queue:
