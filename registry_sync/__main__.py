@@ -8,14 +8,14 @@ from types import FrameType
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
-    """Nothing has been begun yet, so there is nothing to end."""
+    """Exit at once: nothing runs yet that must end."""
     sys.exit(0)
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:] or ["run"]
     if arguments == ["run"]:
-        # The imports below take a second, and a SIGTERM in it is no failure.
+        # A SIGTERM during the imports below, which take a second, is not a failure.
         signal.signal(signal.SIGTERM, _end)
     from registry_sync.cli import main
 

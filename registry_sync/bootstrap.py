@@ -85,16 +85,16 @@ from registry_sync.sources import (
 )
 from registry_sync.system import DamagedFiles, Threads, registry_calls
 
-_STOP_PATIENCE_S = 4
+_STOP_TIMEOUT_S = 4
 _OPEN_FILES = 4096
-"""Many times what fetches, builds, the ledger and the connections of the listeners take."""
-_WITHOUT_OPERATIONS = "the control plane works, and operators of this machine cannot ask it"
+"""Many times the files of fetches, builds, the ledger and the listeners' connections."""
+_WITHOUT_OPERATIONS = "the control plane works, but operators of this machine cannot reach it"
 _OWNER_ONLY = 0o077
 _QUIET_LOGGERS = {
     **dict.fromkeys(
         ("alembic", "httpx", "httpcore", "uvicorn", "botocore", "mlflow"), logging.WARNING
     ),
-    "urllib3": logging.ERROR,  # every try again is a warning; who gives up says why
+    "urllib3": logging.ERROR,  # each retry is a warning; the caller reports the last failure
     "apscheduler": logging.ERROR,  # a slow poll is a warning; the next one comes
 }
 _log = structlog.get_logger("registry_sync")
@@ -114,7 +114,7 @@ def build_registry(settings: SyncSettings) -> Source:
 
 def build_fetcher(settings: SyncSettings) -> Fetcher:
     """Return the fetcher that the settings describe."""
-    # What a prefix lists is whole: its manifest was written after its last file.
+    # A version in S3 is complete once listed: its manifest is written after its last file.
     stable_after_s = 0.0 if settings.tracking_uri.startswith(SCHEME) else settings.upload_stable_s
     limits = FetchLimits(
         max_bytes=settings.max_artifact_bytes,
@@ -127,23 +127,23 @@ def build_fetcher(settings: SyncSettings) -> Fetcher:
 
 
 def build_publisher(uri: str) -> Publisher:
-    """Return a publisher to the model at ``s3://bucket/prefix/model``; nothing is asked yet.
+    """Return a publisher to the model at ``s3://bucket/prefix/model``; makes no call yet.
 
     Raises:
         InvalidReferenceError: The URI names no model of an S3 registry.
         SourceError: boto3 cannot be set up by the environment.
     """
-    place = ModelLocation.at(uri)
+    location = ModelLocation.at(uri)
     with as_source_error("S3 cannot be used"):
-        return Publisher(connect_s3(os.environ), place)
+        return Publisher(connect_s3(os.environ), location)
 
 
 def build_environments(settings: SyncSettings) -> Environments:
-    """Return the own environments of the settings' node; nothing is read yet."""
+    """Return the own environments of the settings' node; reads no file yet."""
     limits = BuildLimits(ENVIRONMENT_TIMEOUT_S, settings.disk_floor_bytes)
     try:
         installer = find_uv_bin()
-    except FileNotFoundError:  # installed by other means than pip: found by name, or at a build not
+    except FileNotFoundError:  # not installed by pip: a build finds it on PATH, or fails
         installer = "uv"
     return Environments(settings.node_dir, installer=installer, limits=limits, environ=os.environ)
 
@@ -151,11 +151,11 @@ def build_environments(settings: SyncSettings) -> Environments:
 def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
     """Run the control plane until SIGTERM or SIGINT; return the exit status.
 
-    ``end_log`` writes what of the log is waiting. A failure of what runs is logged: status 1.
+    ``end_log`` writes the lines of the log that wait. A failure while it runs is logged: status 1.
 
     Raises:
-        StartError: It cannot start as it is set up.
-        SyncError: The store or the ledger cannot be used as they are, or a URL has a password.
+        StartError: The control plane cannot start with these settings.
+        SyncError: The store or the ledger cannot be used, or a URL has a password.
     """
     refuse_passwords(os.environ)
     for reason in misnamed_settings(SyncSettings, os.environ, FORMER_SETTINGS):
@@ -176,11 +176,11 @@ def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:
                 listeners = _Listeners(local, tcp, limits)
                 status = _run(_serve(settings, node_id, listeners, threads, damaged))
         finally:
-            ended = threads.close(timeout_s=_STOP_PATIENCE_S)
+            ended = threads.close(timeout_s=_STOP_TIMEOUT_S)
             _log.info("control_plane.stopped", threads_ended=ended)
         if not ended or _is_held_up():
-            # A thread stands in a call to a registry that does not answer. Nothing of it counts
-            # any more, and waiting for it would take as long as the network lets it.
+            # A thread waits for a registry that does not answer. Its result is not needed, and
+            # waiting for it would take as long as the network's timeouts.
             end_log()
             os._exit(status)
     return status
@@ -199,9 +199,9 @@ def _run(serving: Coroutine[None, None, None]) -> int:
 
 
 def _with_room_for_work(limits: ListenerLimits) -> ListenerLimits:
-    """Raise the limit of open files; return as many connections as leave room for the work.
+    """Raise the limit of open files; return limits of connections that leave files for the work.
 
-    Where the system does not let it be raised so far, there are fewer connections.
+    There are fewer connections if the system's hard limit is lower.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
@@ -216,13 +216,13 @@ def _with_room_for_work(limits: ListenerLimits) -> ListenerLimits:
 
 
 def _is_held_up() -> bool:
-    """Whether a library's own thread, such as one of MLflow's downloads, would be waited for."""
+    """Whether a library's thread, such as a download of MLflow's, would delay the exit."""
     others = (one for one in threading.enumerate() if one is not threading.current_thread())
     return any(not one.daemon for one in others)
 
 
 class _Listeners(NamedTuple):
-    """The socket for operators of this node, the one for everybody, or None, and their limits."""
+    """The Unix socket for operators and the TCP socket, each None if not used, and their limits."""
 
     local: socket.socket | None
     tcp: socket.socket | None
@@ -324,7 +324,7 @@ async def _work(
     servers: Sequence[tuple[Server, socket.socket]],
     stop: asyncio.Event,
 ) -> None:
-    """Follow, poll and answer operators and webhooks until ``stop``."""
+    """Reconcile, poll and serve operators and webhooks until ``stop``."""
     schedule = Schedule(
         poll=plane.reconciler.poll,
         sweep=plane.sweep.run,
@@ -357,8 +357,8 @@ async def _work(
         raise failed
     if not stop.is_set():
         raise RuntimeError(
-            "a listener, the reconciliation or the schedule ended before the control plane was "
-            "told to stop; start the control plane again"
+            "a listener, the reconciler or the schedule ended although the control plane was not "
+            "stopped; start the control plane again"
         )
 
 
@@ -385,12 +385,12 @@ def _webhooks(settings: SyncSettings, plane: ControlPlane) -> tuple[Webhook, ...
 
 
 def _plain(secret: SecretStr | None) -> str:
-    """Return a secret as it is spelled; empty: it is not set."""
+    """Return a secret's text, or an empty text if it is not set."""
     return secret.get_secret_value() if secret else ""
 
 
 def begin_log(settings: SyncSettings) -> LogWriter:
-    """Begin to log; return the lines, which a thread writes."""
+    """Begin to log; return the writer, whose thread writes the lines."""
     remember(secrets_of(os.environ) | settings.secrets)
     remember_names(hosts_of(os.environ) | settings.names)
     return configure_logging(

@@ -55,7 +55,7 @@ _SLOWEST_FETCH_BYTES_PER_S = 6 * 2**20
 
 
 class SyncSettings(BaseSettings):
-    """Everything that can be set; each name with the prefix ``REGISTRY_SYNC_``."""
+    """All settings; each variable has the prefix ``REGISTRY_SYNC_``."""
 
     model_config = SettingsConfigDict(
         env_prefix="REGISTRY_SYNC_", populate_by_name=True, hide_input_in_errors=True
@@ -88,17 +88,17 @@ class SyncSettings(BaseSettings):
     upload_stable_s: float = Field(
         5.0,
         ge=0,
-        description="An upload counts as done when nothing has changed for so long, unless "
-        "something better tells: a digest, an S3 registry's manifest, MLflow of a model that it "
-        "logged.",
+        description="Seconds without a change after which an upload counts as complete, unless "
+        "a digest, an S3 registry's manifest or MLflow (of a model that it logged) shows that it "
+        "is.",
     )
     rollback_retention_s: float = Field(
-        3600.0, ge=0, description="How long the bytes that an alias left stay on disk."
+        3600.0, ge=0, description="Seconds for which the bytes that an alias left stay on disk."
     )
     max_artifact_bytes: PositiveInt = Field(
         20 * _GIB,
-        description="Bytes of one artifact. A fetch may take an hour, or as long as so many bytes "
-        "take at 6 MiB/s.",
+        description="Most bytes of one artifact. A fetch may take an hour, or as long as so many "
+        "bytes take at 6 MiB/s.",
     )
     disk_floor_bytes: int = Field(
         _GIB, ge=0, description="Free bytes that fetching leaves on the file system."
@@ -106,18 +106,18 @@ class SyncSettings(BaseSettings):
     disk_budget_bytes: int = Field(
         0,
         ge=0,
-        description="Bytes of artifacts that this node keeps, those on their way included; 0: as "
-        "many as the floor leaves room for.",
+        description="Most bytes of artifacts on this node, fetches under way included; 0: as many "
+        "as the floor leaves room for.",
     )
     dependencies: Literal["ignore", "warn", "refuse"] = Field(
         "warn",
-        description="What it means when a version requires other libraries than are installed "
-        "here: ignore, warn, or refuse: it is not loaded beside them.",
+        description="Reaction to a version that requires other libraries than are installed here: "
+        "ignore, warn, or refuse (it is not loaded beside them).",
     )
     signature_change: Literal["ignore", "warn", "refuse"] = Field(
         "warn",
-        description="What it means when an alias is to go to a version with another signature: "
-        "ignore, warn, or refuse: it stays, if that breaks callers.",
+        description="Reaction to a new version with another signature: ignore, warn, or refuse "
+        "(the alias stays if the change breaks callers).",
     )
     promotion_window: str = Field(
         "",
@@ -132,19 +132,19 @@ class SyncSettings(BaseSettings):
         8081, ge=0, le=65535, description="Its TCP port; 0: there is only the Unix socket."
     )
     operations_token: SecretStr | None = Field(
-        None, description="What operators show over TCP; empty: they are refused there."
+        None, description="Token of operators over TCP; empty: they are refused there."
     )
     mlflow_webhook_secret: SecretStr | None = Field(
-        None, description="What MLflow signs its webhooks with; empty: there is no such route."
+        None, description="Secret of MLflow's webhook signatures; empty: no such webhook."
     )
     s3_webhook_token: SecretStr | None = Field(
-        None, description="What S3 shows with its event notifications; empty: as above."
+        None, description="Token of S3's event notifications; empty: no such webhook."
     )
     reload_secret: SecretStr | None = Field(
-        None, description="What CI signs its reloads with; empty: as above."
+        None, description="Secret of the signatures of CI's reloads; empty: no such webhook."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least level that is logged."
+        "info", description="Lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="'auto': console on a terminal, JSON elsewhere."
@@ -153,16 +153,13 @@ class SyncSettings(BaseSettings):
     @field_validator("tracking_uri")
     @classmethod
     def _without_password(cls, uri: str) -> str:
-        """Refuse a user, a password or a query in a URL: it is shown, logged, and repeated.
-
-        Refuse ``s3://`` without a bucket too.
-        """
+        """Refuse ``s3://`` without a bucket, and a user, password or query: the URL is shown."""
         if urlsplit(uri).scheme == "s3" and not urlsplit(uri).netloc:
             raise ValueError("a registry in S3 must name its bucket: s3://bucket/prefix")
         if names_user(uri) or urlsplit(uri).query:
             raise ValueError(
-                "a user or a password in the registry's URL, or a query, would be shown to "
-                "everybody: take it out, also of MLFLOW_TRACKING_URI, and set "
+                "it must be a URL without user, password and query, which logs and errors would "
+                "show: take them out, also of MLFLOW_TRACKING_URI, and set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri
@@ -181,20 +178,20 @@ class SyncSettings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        """The ledger's URL: what was set, or SQLite in the node's folder."""
+        """The ledger's URL: the setting, or SQLite in the node's folder."""
         if self.database_url:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.node_dir.absolute() / 'ledger.db'}"
 
     @property
     def secrets(self) -> set[str]:
-        """Every secret among the settings; ``remember`` withholds them from logs and reasons."""
+        """All secrets of the settings; `remember` redacts them in logs and reasons."""
         own = (one for _, one in self if isinstance(one, SecretStr))
         return {text for one in own for text in _passwords(one.get_secret_value())}
 
     @property
     def names(self) -> set[str]:
-        """Hosts, bucket and folders among the settings; `remember_names` keeps them inside."""
+        """Hosts, bucket and folders of the settings; `remember_names` hides them from callers."""
         folders = (one for one in (self.node_dir, self.runtime_dir) if one is not None)
         names = {str(one.absolute()) for one in folders}
         for uri in (self.tracking_uri, self.ledger_url):
@@ -205,15 +202,15 @@ class SyncSettings(BaseSettings):
 
     @property
     def gateway_socket(self) -> Path:
-        """Where the gateway listens for the control plane."""
+        """The gateway's socket for the control plane."""
         return (self.runtime_dir or self.node_dir) / "gateway.sock"
 
     @property
     def operations_socket(self) -> Path:
-        """Where the control plane listens for its operators."""
+        """The control plane's socket for its operators."""
         return (self.runtime_dir or self.node_dir) / "operations.sock"
 
 
 def _passwords(secret: str) -> set[str]:
-    """Return what is secret of a setting: of a URL its password, else all of it."""
+    """Return the secrets of a setting: the password of a URL, else the whole text."""
     return passwords_in(secret) if "://" in secret else {secret}

@@ -184,7 +184,7 @@ def _json_list(text: str | None) -> list[Any] | None:
 
 
 def _parse_json(text: str | bytes, *, allow_nan: bool) -> Any:
-    """Parse JSON; an example as MLflow writes it may have NaN, which callers spell null."""
+    """Parse JSON, with NaN if allowed: MLflow writes it in examples, where callers send null."""
 
     def constant(name: str) -> None:
         if name != "NaN" or not allow_nan:

@@ -35,7 +35,7 @@ ReadSibling = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A requirement or a constraint with a normalised name; its ``--hash`` options after spaces."""
+    """A requirement or constraint with a normalised name; ``hashes`` are its ``--hash`` options."""
 
     requirement: Requirement
     hashes: str = ""
@@ -80,7 +80,7 @@ class RequirementsFile:
 
 
 def read(folder: Path) -> RequirementsFile | None:
-    """Read the file in a model's folder; return None if there is none.
+    """Return the file of a model's folder, or None if it is missing.
 
     Raises:
         OSError: The disk refused.

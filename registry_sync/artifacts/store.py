@@ -79,7 +79,7 @@ _log = structlog.get_logger("registry_sync.artifacts.store")
 
 @dataclass(frozen=True, slots=True)
 class StoreUse:
-    """How full the artifact store is, in bytes.
+    """The use of the artifact store, in bytes.
 
     ``stored_bytes`` include damaged and half-removed artifacts, ``coming_bytes`` are reserved for
     fetches, and ``budget_bytes`` limit their sum; 0 for no limit.
@@ -109,7 +109,8 @@ class ArtifactStore:
     """Owns ``artifacts/`` and ``incoming/`` of a node. One process; any of its threads.
 
     The process may be killed at any moment: `open` removes incomplete artifacts. Every method may
-    raise `StoreError`: the disk refused, or a newer release wrote what is read.
+    raise `StoreError`: the disk refused, or a newer release wrote the files. ``clock`` gives epoch
+    seconds; ``budget_bytes`` limit stored and reserved bytes, if not 0.
     """
 
     def __init__(
@@ -120,10 +121,6 @@ class ArtifactStore:
         budget_bytes: int = 0,
         damaged_files: DamagedFiles | None = None,
     ) -> None:
-        """Store; `open` does the work.
-
-        ``clock`` gives epoch seconds; ``budget_bytes`` limit stored and reserved bytes, if not 0.
-        """
         self._artifacts = node_dir / "artifacts"
         self._incoming = node_dir / "incoming"
         self._formerly_incoming = node_dir / "staging"  # before the first release
@@ -187,9 +184,9 @@ class ArtifactStore:
             _try_to_remove(own)  # `open` removes what stays
 
     def book(self, folder: Path, total_bytes: int) -> int:
-        """Reserve bytes for a path of `incoming`; return 0, or how many are missing of the budget.
+        """Reserve bytes for a path of `incoming`; return 0.
 
-        Then nothing is reserved.
+        If the budget is exceeded, reserve nothing; return the bytes above it.
         """
         with self._counting:
             others = sum(size for path, size in self._coming.items() if path != folder)
@@ -199,7 +196,7 @@ class ArtifactStore:
             return use.over_bytes
 
     def use(self) -> StoreUse:
-        """Return how full the store is, without any I/O."""
+        """Return the use of the store, without any I/O."""
         with self._counting:
             stored, coming = sum(self._sizes.values()), sum(self._coming.values())
             return StoreUse(stored, coming, self._budget_bytes)
@@ -309,7 +306,7 @@ class ArtifactStore:
         """Record an acceptance, in place of the version's former one.
 
         Raises:
-            StoreError: There is no such artifact.
+            StoreError: The artifact is not in the store.
         """
         with self._lock, _as_store_error("record an acceptance"):
             artifact = self.get(digest)

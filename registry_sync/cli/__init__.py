@@ -1,3 +1,3 @@
-"""The operator's commands: what each asks, and how its answer is said on a terminal."""
+"""The operator's commands: their requests, and the printing of answers."""
 
 from registry_sync.cli.app import main as main

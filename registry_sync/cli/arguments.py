@@ -31,7 +31,7 @@ AliasArgument = Annotated[
 
 
 def of_model(model: str) -> dict[str, Any]:
-    """Return the query for a model, or end with what is wrong with its name."""
+    """Return the query for a model; end the command if its name is invalid."""
     return of_selector(model, None)
 
 
@@ -84,7 +84,7 @@ def _checked(what: str) -> Iterator[None]:
 
 
 def read_settings() -> SyncSettings:
-    """Read the settings, or end with what is wrong with them."""
+    """Read the settings; end the command if one is invalid."""
     try:
         return SyncSettings()
     except ValidationError as error:

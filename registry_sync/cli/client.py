@@ -38,7 +38,7 @@ _chosen = ContextVar("_chosen", default=_THIS_NODES)
 
 
 def choose(url: str, token: str) -> None:
-    """Choose the control plane to call, or end with what is wrong with its URL."""
+    """Choose the control plane to call; end the command if its URL is invalid."""
     if url and not url.startswith(("http://", "https://")):
         fail(
             f"{url!r} must be an http:// or https:// URL, such as http://node:8081",
@@ -54,7 +54,7 @@ def choose(url: str, token: str) -> None:
 
 
 def call(method: str, path: str, kind: type[_Answer], **options: Any) -> _Answer:
-    """Return the answer of the chosen control plane, or end with what to do without one."""
+    """Return the answer of the chosen control plane, or end with an error and its remedy."""
     chosen = _chosen.get()
     try:
         with _client(chosen) as client:

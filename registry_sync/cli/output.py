@@ -125,13 +125,13 @@ def print_error(message: str) -> None:
 
 
 def print_note(message: str, style: str = "") -> None:
-    """Print a message on stderr, without secrets: servers word some of it."""
+    """Print a message on stderr, redacted: parts of it come from servers."""
     out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     out.print(Text(printable(redacted(message)), style))
 
 
 def fail(message: str, code: ExitStatus) -> NoReturn:
-    """Print what is wrong, and end the command."""
+    """Print an error, and end the command."""
     print_error(message)
     sys.stderr.flush()
     raise typer.Exit(code)
@@ -148,7 +148,7 @@ def is_done(outcome: Outcome) -> bool:
 
 
 def progress_bars() -> Progress:
-    """Return bars of bytes on stderr, which go when the work is done."""
+    """Return bars of bytes on stderr, which disappear when the work is done."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -159,10 +159,10 @@ def publish(
             "publish from one machine at a time."
         )
     answer = PublishedVersion(
-        model=done.place.model,
+        model=done.location.model,
         version=done.version,
         digest=done.manifest.digest,
-        location=done.place.uri(done.place.files(done.version)),
+        location=done.location.uri(done.location.files(done.version)),
         files=len(done.manifest.files),
         size_bytes=read.size_bytes,
         uploaded=done.uploaded,
@@ -173,10 +173,7 @@ def publish(
 
 
 class PublishedVersion(BaseModel):
-    """A publication: not ``uploaded`` if the same bytes were published under that number before.
-
-    ``aliases`` point at the version now; not ``guarded`` if the storage ignores conditional writes.
-    """
+    """A publication; see `Publication`. ``aliases`` point at the version now."""
 
     model: str
     version: int

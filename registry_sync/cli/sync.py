@@ -55,7 +55,7 @@ _RETRIED_QUARANTINE: Mapping[Outcome, str] = {
 
 
 def _printer(texts: Mapping[Outcome, str]) -> Callable[[RetryAnswer | QuarantineAnswer], None]:
-    """Return what prints the outcome of a decision about a version."""
+    """Return a printer of the outcome of a decision about a version."""
 
     def print_outcome(answer: RetryAnswer | QuarantineAnswer) -> None:
         aliases = [one.selector for one in answer.explained if one.aspired == answer.version]

@@ -59,9 +59,9 @@ def conclude(
     as_json: bool,
     ends_at: float | None = None,
 ) -> NoReturn:
-    """Wait for the outcome of a decision unless told not to, print it, and end the command.
+    """Wait for the outcome of a decision, if ``wait``; print it, and end the command.
 
-    ``ends_at``: as of `pauses`.
+    ``ends_at`` is as in `pauses`.
     """
     if not wait:
         finish(answer, _print_recorded, as_json=as_json, waited=False)
@@ -100,7 +100,7 @@ def end_of_wait() -> float:
 def pauses(ends_at: float | None = None) -> Iterator[None]:
     """Yield at once, and again after a pause each, until the longest wait is over.
 
-    ``ends_at``: as `end_of_wait` has given it, or None for a wait that begins now.
+    ``ends_at`` is a result of `end_of_wait`, or None for a wait that begins now.
     """
     ends_at, pause_s = ends_at or end_of_wait(), _FIRST_PAUSE_S
     yield
@@ -115,7 +115,7 @@ def wait_for(
 ) -> _Decided:
     """Return an answer with its outcome, once that is final or the longest wait is over.
 
-    ``ends_at``: as of `pauses`.
+    ``ends_at`` is as in `pauses`.
     """
     query = {"model": answer.model} | ({"selector": selector} if selector else {})
     for _ in pauses(ends_at):
@@ -137,7 +137,7 @@ def with_ending(answer: _Decided, ending: WaitOutcome, found: ExplainAnswer) -> 
 
 
 def of_hold(answer: RollbackAnswer | PinAnswer) -> Judge:
-    """Return what judges whether a hold serves, cannot serve, or holds no more."""
+    """Return a judge of a hold: it serves, cannot serve, or is over."""
     made = answer.explained[0].hold
 
     def judge(found: ExplainAnswer) -> WaitOutcome:
@@ -185,7 +185,7 @@ def of_bytes(found: ExplainAnswer) -> WaitOutcome:
 
 
 def of_acceptance(answer: QuarantineAnswer) -> Judge:
-    """Return what judges whether bytes are accepted as they were found."""
+    """Return a judge of an acceptance: the bytes are accepted, or refused."""
 
     def judge(found: ExplainAnswer) -> WaitOutcome:
         ending, (one,) = of_bytes(found), found.selectors
@@ -199,7 +199,7 @@ def of_acceptance(answer: QuarantineAnswer) -> Judge:
 
 
 def of_retry(answer: RetryAnswer) -> Judge:
-    """Return what judges whether the aliases that want a version have it."""
+    """Return a judge of a retry, by the aliases that want the version."""
 
     def judge(found: ExplainAnswer) -> WaitOutcome:
         concerned = [one for one in found.selectors if one.aspired == answer.version]
@@ -227,7 +227,7 @@ def _rank_of_retry(one: SelectorState) -> int:
 
 
 def of_sync(found: ExplainAnswer) -> WaitOutcome:
-    """Judge whether the registry is listed, and every alias where it can be."""
+    """Judge whether the registry is listed, and every alias is where it can be."""
     if "list" in found.doing:
         reason = f"the registry has not answered within {LONGEST_S:g} s"
         return WaitOutcome("pending", reason, final=False)
@@ -242,6 +242,6 @@ def of_sync(found: ExplainAnswer) -> WaitOutcome:
 
 
 def _moves(one: SelectorState) -> bool:
-    """Whether waiting helps an alias: something is under way that has not failed yet."""
+    """Whether waiting helps an alias: a step is under way, or has not failed yet."""
     begins = one.why == "under_way" and one.target is not None and one.failure is None
     return begins or bool(one.doing)

@@ -118,8 +118,8 @@ class Aspired:
         models: Registered models by name.
         listed_at: Epoch seconds at which the listing began.
         problems: Why models were skipped, as sentences for operators.
-        marks: By model, a value that stays equal while nothing but the tags of its versions
-            changes. A model without a mark must be listed anew.
+        marks: A value by model that stays equal while only the tags of its versions change. A
+            model without a mark must be listed anew.
     """
 
     models: Mapping[str, AspiredModel]

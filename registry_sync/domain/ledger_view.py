@@ -29,7 +29,7 @@ class LedgerView:
 
     Attributes:
         accepted: Accepted digests by (model, version).
-        quarantines: By (model, version).
+        quarantines: Quarantines by (model, version).
         last_active: The newest activation of each alias.
         freeze: The freeze in force, or None.
         automatic_rollbacks: Alias and time of each recorded automatic rollback.

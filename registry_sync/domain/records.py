@@ -97,7 +97,7 @@ class AcceptedDigestChange:
     """A change of an accepted digest; it applies only while ``before`` is recorded.
 
     Attributes:
-        before: None if nothing is recorded for the version.
+        before: The recorded digest, or None if the version has none.
     """
 
     before: AcceptedDigest | None
@@ -186,8 +186,8 @@ class Hold(OfAlias):
         asked_by: Initiator of the hold.
         at: Epoch seconds.
         lasting: Whether the hold is a pin, which only an operator ends.
-        aspired_creation: Of ``aspired_version`` when the hold was made, or None if unknown.
-        target_creation: Of ``target_version`` when the hold was made, or None if unknown.
+        aspired_creation: Creation of ``aspired_version`` at that time, or None if unknown.
+        target_creation: Creation of ``target_version`` at that time, or None if unknown.
     """
 
     model: str
@@ -302,7 +302,7 @@ class Decision:
     Attributes:
         what: ``hold``, ``end_hold``, ``pin``, ``unpin``, ``quarantine``, ``retry``, ``freeze`` or
             ``unfreeze``.
-        model: None if the decision is about the node.
+        model: The model, or None for a decision about the node.
         asked_by: Initiator, or None if an older release recorded the decision.
     """
 

@@ -1,7 +1,7 @@
 """Decisions and moves that the ledger has not recorded yet.
 
-All of them are in force. They are kept in the holds file, so that a restart loses none, and are
-recorded in order when the ledger answers.
+All of them are in force. The holds file keeps them across a restart, and they are recorded in order
+when the ledger answers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _MOVES_AT_ONCE = 256
 _FILE_LIMIT_S = 5.0
 _QUICK_S = 0.1
 _PAUSE_FACTOR = 20
-"""Writing moves to the file takes a twentieth of the time at most: the whole file is written each
-time, and the next process adopts a move that a killed one did not write."""
+"""Writing moves takes at most a twentieth of the time, because each write is of the whole file. The
+next process adopts a move that a killed process did not write."""
 _T = TypeVar("_T")
 _Newest = Mapping[str, Mapping[AliasRef, Activation]]
 """The last activation of each alias, by model."""

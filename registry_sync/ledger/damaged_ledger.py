@@ -90,7 +90,7 @@ def _damage(path: Path, *, is_used: bool) -> str | None:
 
 
 def _check(path: Path) -> str | None:
-    """Return the damage that SQLite finds, or None if it finds none or cannot look now."""
+    """Return the damage that SQLite finds, or None if the check passes or cannot run now."""
     try:
         with contextlib.closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)

@@ -121,16 +121,14 @@ def _shut_down(connection: Any) -> None:
 class Database:
     """One database. Blocking; safe to call from any thread. `close` releases it.
 
+    ``made`` says that it was made or migrated, and `ensure` has not returned that yet; ``unfenced``
+    that its connections were cut, so that their transactions may go on.
+
     Attributes:
         is_migrating: Whether the database is being made or migrated, which may take long.
     """
 
     def __init__(self, url: str | URL, *, made: bool = False, unfenced: bool = False) -> None:
-        """Store.
-
-        ``made``: it was made or migrated, and `ensure` has not returned that yet; ``unfenced``: its
-        connections were cut, so that their transactions may still go on.
-        """
         self._url = make_url(url)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
@@ -143,12 +141,11 @@ class Database:
     def ensure(self, then: Callable[[], None]) -> bool:
         """Make the database usable; return whether it had to be made or migrated.
 
-        A file that was deleted, even a moment ago, is made anew. ``then`` is called before anybody
-        else may use what was opened. What fails on the way is tried again from the start by the
-        next call, and nothing is open until it has succeeded.
+        A deleted file is made anew. ``then`` is called before other threads may use the database.
+        After a failure the database is not open, and the next call tries all steps again.
 
         Raises:
-            LedgerError: It does not answer.
+            LedgerError: The database does not answer.
             LedgerSetupError: No later attempt can succeed.
         """
         with self._opening:
@@ -308,7 +305,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def begin_immediate(connection: Connection) -> None:
     """Begin a transaction on SQLite that includes DDL and excludes other writers.
 
-    By default the driver begins none before DDL, and commits each statement at once.
+    By default the driver commits each DDL statement at once, without a transaction.
     """
     raw: Any = connection.connection.dbapi_connection
     raw.isolation_level = None  # the driver begins no transactions from here on

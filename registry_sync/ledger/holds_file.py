@@ -38,10 +38,9 @@ _INSTEAD = "its new content is in force all the same, and is written when there 
 
 
 class DamagedHoldsError(LedgerError):
-    """The holds file exists and cannot be read as one."""
+    """The holds file is damaged; ``damage`` completes a sentence that begins with "it"."""
 
     def __init__(self, path: Path, damage: str) -> None:
-        """``damage`` is the end of a sentence that begins with "it"."""
         super().__init__(f"{path} cannot be used: it {damage}")
         self.damage = damage
 

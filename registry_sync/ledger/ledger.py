@@ -1,4 +1,4 @@
-"""History and verdicts of this node in SQL. The gateway decides what it serves, not the ledger."""
+"""History and verdicts of this node in SQL. The gateway, not the ledger, decides the routes."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ class Ledger:
             self._activations.add(connection, values_of(activation))
 
     def activated_late(self, moves: Iterable[Activation]) -> None:
-        """Record moves, oldest first, all or none, except those that are recorded already."""
+        """Record moves in one transaction, oldest first; skip moves that are recorded already."""
         with self._database.transaction() as connection:
             for row in map(values_of, moves):
                 if not self._activations.has(

@@ -75,7 +75,7 @@ def _must_have(state: ModelState, alias: str) -> None:
 
 
 def explain_alias(view: NodeView, model: str, alias: str) -> SelectorState:
-    """Return what an alias means here, and why."""
+    """Explain an alias on this node."""
     snapshot = view.snapshot(model)
     active = view.active_of(model).get(alias)
     found = explain(snapshot, model, alias, active)

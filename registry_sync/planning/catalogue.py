@@ -60,7 +60,7 @@ class KnownState:
 def describe_model(
     name: str, listed: AspiredModel | None, ledger: LedgerView, known: KnownState
 ) -> CatalogueModel | None:
-    """Return one model, or None if it is not listed, and none of its bytes were accepted."""
+    """Return one model, or None if it is unlisted and has no accepted digest."""
     deleted = [
         pin
         for (_, version), pin in ledger.accepted.items()

@@ -1,4 +1,4 @@
-"""The decision: what is due now, most urgent first. Pure.
+"""The plan: the actions that are due now, most urgent first. Pure.
 
 Availability first. Absence is no instruction: an empty listing after one with models changes
 nothing, and what a listing lacks is removed only when the next listing agrees.
@@ -92,7 +92,7 @@ def _idle_standbys(snapshot: Snapshot, decided: list[Action]) -> list[RetireStan
     """Return the standbys that no alias is about to take.
 
     Each holds memory until its time is over, and a few of them leave no room for the next
-    promotion. A remembered listing retires none.
+    promotion. A remembered listing retires no standby.
     """
     if not snapshot.listings:
         return []

@@ -1,4 +1,4 @@
-"""The input of the plan, and what follows from it for one alias. Pure."""
+"""The input of the plan, and its conclusions about one alias. Pure."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Target(OfAlias):
 
     Attributes:
         alias: Empty for a version that a caller waits for by number.
-        digest: Of its bytes, or None if they are not here.
+        digest: The digest of its bytes, or None if they are not on this node.
         hold: The hold that demands it, or None.
     """
 
@@ -274,7 +274,7 @@ class Snapshot:
         return target.digest is None or self.lacks_environment(target)
 
     def waits_for_caller(self, target: Target) -> bool:
-        """Whether what a first activation lacks is fetched or built only for a caller."""
+        """Whether missing bytes, or an environment, wait for a caller of the version."""
         on_demand = target.by_registry and self.load_of(target) is Load.ON_DEMAND
         return on_demand and self.lacks_anything(target)
 
@@ -294,7 +294,7 @@ class Snapshot:
     def obstacle(
         self, target: Target, before: ActiveAlias | Activation | None
     ) -> tuple[Cause, str] | None:
-        """Return why an alias must not take a target now, or None; ``before`` is what it had."""
+        """Return why an alias must not take a target now, or None; ``before`` is its last move."""
         if refused := self._refused_after_rollback(target):
             return Cause.HELD, refused.reason
         if rejected := self.why_rejected(target):
@@ -344,7 +344,7 @@ class Snapshot:
         )
 
     def why_other_signature(self, before: ActiveAlias | Activation, target: Target) -> str | None:
-        """Return what a target changes for callers of what an alias meant, or None."""
+        """Return how a target changes the signature for callers of ``before``, or None."""
         change = self._signature_change(before, target)
         if change is None:
             return None

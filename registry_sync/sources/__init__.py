@@ -1,4 +1,4 @@
-"""Registries that say what is aspired, and the places where their bytes are."""
+"""Registries, and the locations of their versions' bytes."""
 
 from registry_sync.sources.mlflow_registry import connect_mlflow as connect_mlflow
 from registry_sync.sources.s3_layout import (

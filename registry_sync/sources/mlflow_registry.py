@@ -73,7 +73,11 @@ def connect_mlflow(
 
 
 class MlflowRegistry:
-    """A `Source` of ready versions and aliases, without prompts."""
+    """A `Source` of ready versions and aliases, without prompts.
+
+    ``connect`` returns an ``MlflowClient``, at the first call: importing mlflow takes seconds.
+    ``on_call`` is called with the name of every call to the server, before it is made.
+    """
 
     def __init__(
         self,
@@ -83,14 +87,6 @@ class MlflowRegistry:
         on_call: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store.
-
-        Args:
-            connect: Returns an ``MlflowClient``, at the first call: importing mlflow takes seconds.
-            name: The registry's name in messages.
-            on_call: Called with the name of every call to the server, before it is made.
-            clock: Epoch seconds.
-        """
         self._connect = connect
         self._name = name
         self._on_call = on_call
@@ -186,7 +182,7 @@ class MlflowRegistry:
         raise SourceError(f"the registry lists more than {_MAX_PAGES} pages")
 
     def version(self, model: str, version: int) -> AspiredVersion:
-        """Return one version, in any state; a prompt has none."""
+        """Return one version, in any state; refuse a prompt."""
         with self._calling(f"did not return version {version} of {model!r}"):
             self._on_call("get_model_version")
             found = self._client.get_model_version(model, str(version))

@@ -131,11 +131,11 @@ class ModelListing:
     Attributes:
         published: Versions with a manifest.
         uploads: Versions with files, published or not.
-        aliases: ETag of the aliases, or None if there are none.
+        aliases: ETag of the aliases' object, or None if it is missing.
         problems: Problems with manifests, as sentences for users.
     """
 
-    place: ModelLocation
+    location: ModelLocation
     published: dict[int, ManifestVersion] = field(default_factory=dict)
     uploads: set[int] = field(default_factory=set)
     aliases: str | None = None
@@ -178,10 +178,10 @@ def list_registry(client: S3Client, root: Root, check: Callable[[], object]) -> 
             return list(found.values())
         where = {"ContinuationToken": page["NextContinuationToken"]}
         if len(names) == 1:
-            place = ModelLocation(root, names.pop())
+            location = ModelLocation(root, names.pop())
             check()
-            found[place.model] = list_model(client, place)
-            where = {"StartAfter": place.folder + _AFTER_ALL}
+            found[location.model] = list_model(client, location)
+            where = {"StartAfter": location.folder + _AFTER_ALL}
     raise SourceError(f"{root.uri} has more than {_MAX_REGISTRY_PAGES} pages of objects")
 
 
@@ -206,21 +206,21 @@ def _sort_in(
     return names
 
 
-def list_model(client: S3Client, place: ModelLocation) -> ModelListing:
+def list_model(client: S3Client, location: ModelLocation) -> ModelListing:
     """Return the content of a model's folder.
 
     Raises:
         SourceError: There are too many pages. botocore's own errors pass.
     """
-    found = ModelListing(place)
-    for page in _pages(client, place.root, place.folder):
+    found = ModelListing(location)
+    for page in _pages(client, location.root, location.folder):
         for folder in page.get("CommonPrefixes", []):
-            version = _number(folder.get("Prefix", "").removeprefix(place.folder)[:-1])
+            version = _number(folder.get("Prefix", "").removeprefix(location.folder)[:-1])
             if version is not None:
                 found.uploads.add(version)
         for each in page.get("Contents", []):
             written_at = each["LastModified"].timestamp()
-            name = each["Key"].removeprefix(place.folder)
+            name = each["Key"].removeprefix(location.folder)
             _add(found, name, ManifestVersion(each["ETag"], written_at))
     return found
 
@@ -262,22 +262,22 @@ def _number(text: str) -> int | None:
 
 
 def read_small(
-    client: S3Client, place: ModelLocation, key: str, etag: str | None, limit: int
+    client: S3Client, location: ModelLocation, key: str, etag: str | None, limit: int
 ) -> tuple[bytes, str]:
     """Return the bytes, at most ``limit``, and the ETag of a small object of a model.
 
     Raises:
-        ChangedError: The object is missing, or has not the required ETag (None: any).
+        ChangedError: The object is missing, or its ETag differs from ``etag``, if that is given.
         ValueError: The object is larger than ``limit``. botocore's own errors pass.
     """
     from botocore.exceptions import ClientError
 
     condition: dict[str, Any] = {"IfMatch": etag} if etag else {}
     try:
-        answer = client.get_object(Bucket=place.root.bucket, Key=key, **condition)
+        answer = client.get_object(Bucket=location.root.bucket, Key=key, **condition)
     except ClientError as error:
         if is_gone(error) or is_changed(error):
-            raise ChangedError(f"{place.uri(key)} changed while it was read") from error
+            raise ChangedError(f"{location.uri(key)} changed while it was read") from error
         raise
     with closing(answer["Body"]) as body:
         content = body.read(limit + 1)

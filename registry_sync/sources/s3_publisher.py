@@ -78,7 +78,7 @@ class Publication:
             may have overwritten each other's aliases, or mixed their files.
     """
 
-    place: ModelLocation
+    location: ModelLocation
     version: int
     manifest: Manifest
     uploaded: bool
@@ -116,15 +116,18 @@ def _list(path: Path, max_files: int) -> RemoteListing:
 
 
 class Publisher:
-    """Publishes versions of one model. One thread."""
+    """Publishes versions of one model, by a ``client`` from `connect_s3`. One thread."""
 
     def __init__(
-        self, client: S3Client, place: ModelLocation, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        client: S3Client,
+        location: ModelLocation,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``client`` is from `connect_s3`; ``sleep`` waits for seconds."""
         self._client = client
-        self._bucket = place.root.bucket
-        self._place = place
+        self._bucket = location.root.bucket
+        self._location = location
         self._sleep = sleep
         self._guarded = True
 
@@ -139,10 +142,10 @@ class Publisher:
             PublishError: The number is taken, or another publication interferes.
             SourceError: The storage failed.
         """
-        with as_source_error(f"publishing to {self._place.uri(self._place.folder)} failed"):
+        with as_source_error(f"publishing to {self._location.uri(self._location.folder)} failed"):
             if aliases:
                 self._read_aliases()  # fails before the upload if they cannot be read
-            listing = list_model(self._client, self._place)
+            listing = list_model(self._client, self._location)
             again = version is not None and version in listing.published
             if version is not None and again:
                 self._check_same(folder, version)
@@ -154,18 +157,18 @@ class Publisher:
             if aliases:
                 self._point(dict.fromkeys(aliases, version))
         return Publication(
-            self._place, version, folder.manifest, uploaded=not again, guarded=self._guarded
+            self._location, version, folder.manifest, uploaded=not again, guarded=self._guarded
         )
 
     # --- the number -------------------------------------------------------------------------------
 
     def _check_same(self, folder: Folder, version: int) -> None:
         """Check that the published version has the folder's bytes."""
-        key = self._place.manifest(version)
-        published = _read_manifest(self._client, self._place, key)
+        key = self._location.manifest(version)
+        published = _read_manifest(self._client, self._location, key)
         if published != folder.manifest.text().encode():
             raise PublishError(
-                f"version {version} of {self._place.model!r} is published already, with other "
+                f"version {version} of {self._location.model!r} is published already, with other "
                 "bytes: leave --version out, or name another number"
             )
 
@@ -174,8 +177,9 @@ class Publisher:
         first = _content(folder, _CLAIM)
         if version is not None and version in listing.uploads:
             raise PublishError(
-                f"an unfinished upload lies at {self._place.uri(self._place.files(version))}: "
-                "remove it, or leave --version out"
+                "an unfinished upload is at "
+                f"{self._location.uri(self._location.files(version))}: remove it, or leave "
+                "--version out"
             )
         number = version or max({*listing.uploads, *listing.published}, default=0) + 1
         for _ in range(_TRIES):
@@ -186,17 +190,17 @@ class Publisher:
                 break
             number += 1
         raise PublishError(
-            f"another publication of {self._place.model!r} runs at the same time, under the same "
-            "numbers: try again"
+            f"another publication of {self._location.model!r} runs at the same time, under the "
+            "same numbers: try again"
         )
 
     def _learn_whether_guarded(self, version: int, first: bytes) -> None:
-        """Write the same bytes under a false condition, to see whether it is honoured."""
+        """Write the same bytes under a false condition; the storage must refuse it."""
         if self._guarded and self._put(self._key(version, _CLAIM), first, IfNoneMatch="*"):
             self._guarded = False
 
     def _key(self, version: int, path: str) -> str:
-        return self._place.files(version) + path
+        return self._location.files(version) + path
 
     # --- the bytes --------------------------------------------------------------------------------
 
@@ -226,19 +230,19 @@ class Publisher:
                 f"{folder.path} changed while it was uploaded, and nothing is published: publish "
                 "again when it no longer changes"
             )
-        there = S3Location(self._client, self._bucket, self._place.files(version))
+        there = S3Location(self._client, self._bucket, self._location.files(version))
         if not _has_what_was_hashed(there, folder):
             raise PublishError(
-                f"another writer uses {self._place.uri(self._place.files(version))}, and "
+                f"another writer uses {self._location.uri(self._location.files(version))}, and "
                 "nothing is published: publish again"
             )
 
     def _write_manifest(self, folder: Folder, version: int) -> None:
         """Write the manifest, which publishes the version."""
         text = folder.manifest.text().encode()
-        if not self._guarded and version in list_model(self._client, self._place).published:
+        if not self._guarded and version in list_model(self._client, self._location).published:
             self._check_same(folder, version)
-        elif not self._put(self._place.manifest(version), text, IfNoneMatch="*"):
+        elif not self._put(self._location.manifest(version), text, IfNoneMatch="*"):
             # Possibly our own write: boto3 repeats a request whose answer was lost.
             self._check_same(folder, version)
 
@@ -253,27 +257,28 @@ class Publisher:
                 return
             body = (json.dumps(after, indent=2, sort_keys=True) + "\n").encode()
             condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-            written = self._put(self._place.aliases, body, **condition)
+            written = self._put(self._location.aliases, body, **condition)
             if written and self._guarded:
                 return
             # Another writer was faster, or the condition was ignored: check again.
             self._sleep(random.uniform(0, _TRY_AGAIN_S * (attempt + 1)))  # noqa: S311 - no secret
         raise PublishError(
-            f"the version is published, but {self._place.uri(self._place.aliases)} is written by "
-            "others all the time: publish again with the same --version to point the aliases"
+            "the version is published, but other writers keep changing "
+            f"{self._location.uri(self._location.aliases)}: publish again with the same --version "
+            "to point the aliases"
         )
 
     def _read_aliases(self) -> tuple[dict[str, Any], str | None]:
         """Return the targets of the aliases and their ETag, or nothing and None."""
-        key = self._place.aliases
+        key = self._location.aliases
         try:
-            content, etag = read_small(self._client, self._place, key, None, MAX_ALIASES_BYTES)
+            content, etag = read_small(self._client, self._location, key, None, MAX_ALIASES_BYTES)
             return parse_aliases(content), etag
         except ChangedError:
             return {}, None
         except ValueError as error:
             raise PublishError(
-                f"{self._place.uri(key)} cannot be read, and is left as it is: {error}"
+                f"{self._location.uri(key)} cannot be read, and is left as it is: {error}"
             ) from error
 
     # --- conditional writes -----------------------------------------------------------------------
@@ -336,10 +341,10 @@ def _has_what_was_hashed(there: S3Location, folder: Folder) -> bool:
     return {(file.path, file.size_bytes) for file in found.files} == expected
 
 
-def _read_manifest(client: S3Client, place: ModelLocation, key: str) -> bytes | None:
+def _read_manifest(client: S3Client, location: ModelLocation, key: str) -> bytes | None:
     """Return the bytes of a published manifest, or None if it is too large."""
     try:
-        return read_small(client, place, key, None, MAX_MANIFEST_BYTES)[0]
+        return read_small(client, location, key, None, MAX_MANIFEST_BYTES)[0]
     except ValueError:
         return None
 

@@ -87,7 +87,8 @@ class S3Registry:
     """A `Source` of the versions that have a manifest.
 
     Every listing reads all keys, a thousand per call. Manifests and aliases are cached by key and
-    ETag, and models by their objects.
+    ETag, and models by their objects. ``connect`` is called at the first call, because importing
+    boto3 takes a second; ``clock`` gives epoch seconds.
     """
 
     def __init__(
@@ -96,10 +97,6 @@ class S3Registry:
         root: Root,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``connect`` is called at the first call, since importing boto3 takes a second.
-
-        ``clock`` gives epoch seconds.
-        """
         self._connect = connect
         self._root = root
         self._clock = clock
@@ -129,14 +126,14 @@ class S3Registry:
             )
             listings, problems = _named(found)
             last = self._last
-            news = [one for one in listings if last.get(one.place.model, _NOTHING)[0] != one]
+            news = [one for one in listings if last.get(one.location.model, _NOTHING)[0] != one]
             # Read all small objects first, side by side.
             reads = [read for found in news for read in self._reads(found)]
             list(_side_by_side(reads, give_up_at))
-            changed = {found.place.model: self._model(found) for found in news}
+            changed = {found.location.model: self._model(found) for found in news}
         self._last = {
             name: (one, changed[name] if name in changed else last[name][1])
-            for name, one in ((one.place.model, one) for one in listings)
+            for name, one in ((one.location.model, one) for one in listings)
         }
         models = {name: model for name, (_, model) in self._last.items()}
         return Aspired(models, listed_at, tuple(problems))
@@ -145,25 +142,25 @@ class S3Registry:
         """Return one model, or None if nothing of it is published."""
         with as_source_error(f"the model {name!r} could not be listed"):
             try:
-                place = ModelLocation(self._root, check_name(name))
+                location = ModelLocation(self._root, check_name(name))
             except InvalidReferenceError:
                 return None
-            found = list_model(self._client, place)
+            found = list_model(self._client, location)
             return self._model(found) if found.published or found.aliases else None
 
     def version(self, model: str, version: int) -> AspiredVersion:
         """Return one published version."""
-        place, published = self._published(model, version)
+        location, published = self._published(model, version)
         with as_source_error(f"the manifest of version {version} of {model!r} could not be read"):
-            stamp = self._stamp(place, version, published.etag)
+            stamp = self._stamp(location, version, published.etag)
         if stamp.problem:
             raise SourceError(stamp.problem)
-        return _version(place, version, published, stamp)
+        return _version(location, version, published, stamp)
 
     def locate(self, model: str, version: int) -> str:
         """Return the URI of a published version's files."""
-        place, _ = self._published(model, version)
-        return place.uri(place.files(version))
+        location, _ = self._published(model, version)
+        return location.uri(location.files(version))
 
     def is_whole(self, version: AspiredVersion) -> bool:  # noqa: ARG002 - of any version
         """Return True: the manifest, which lists a version, is written after its last file."""
@@ -187,36 +184,36 @@ class S3Registry:
         from botocore.exceptions import ClientError
 
         with as_source_error(f"version {version} of {model!r} could not be looked up"):
-            place = ModelLocation(self._root, check_name(model))
+            location = ModelLocation(self._root, check_name(model))
             try:
                 head = self._client.head_object(
-                    Bucket=self._root.bucket, Key=place.manifest(version)
+                    Bucket=self._root.bucket, Key=location.manifest(version)
                 )
             except ClientError as error:
                 if not is_gone(error):
                     raise
                 raise SourceError(
                     f"version {version} of {model!r} is not published: there is no "
-                    f"{place.uri(place.manifest(version))}"
+                    f"{location.uri(location.manifest(version))}"
                 ) from error
-            return place, ManifestVersion(head["ETag"], head["LastModified"].timestamp())
+            return location, ManifestVersion(head["ETag"], head["LastModified"].timestamp())
 
     # --- small objects ----------------------------------------------------------------------------
 
     def _reads(self, found: ModelListing) -> list[Callable[[], object]]:
-        """Return the calls that read what `_model` needs."""
+        """Return the calls that read the small objects for `_model`."""
         reads: list[Callable[[], object]] = [
-            partial(self._stamp, found.place, number, one.etag)
+            partial(self._stamp, found.location, number, one.etag)
             for number, one in found.published.items()
         ]
         if found.aliases:
-            reads.append(partial(self._aliases, found.place, found.aliases))
+            reads.append(partial(self._aliases, found.location, found.aliases))
         return reads
 
-    def _read_manifest(self, place: ModelLocation, version: int, etag: str) -> _Stamp:
-        key = place.manifest(version)
+    def _read_manifest(self, location: ModelLocation, version: int, etag: str) -> _Stamp:
+        key = location.manifest(version)
         try:
-            content, _ = read_small(self._client, place, key, etag, MAX_MANIFEST_BYTES)
+            content, _ = read_small(self._client, location, key, etag, MAX_MANIFEST_BYTES)
             manifest = Manifest.parse(content.decode())
             if "MLmodel" not in manifest.files:
                 raise ValueError("it has no MLmodel")  # noqa: TRY301 - as the parser raises
@@ -224,28 +221,29 @@ class S3Registry:
         except (ValueError, UnsafePathError) as error:
             problem = (
                 f"the stamp of version {version} cannot be read, so its bytes cannot be checked, "
-                f"and it does not serve: {place.uri(key)} is not a manifest: {error}"
+                f"and it does not serve: {location.uri(key)} is not a manifest: {error}"
             )
             return _Stamp(None, problem)
 
-    def _read_aliases(self, place: ModelLocation, etag: str) -> _Aliases:
+    def _read_aliases(self, location: ModelLocation, etag: str) -> _Aliases:
         try:
-            content, _ = read_small(self._client, place, place.aliases, etag, MAX_ALIASES_BYTES)
+            content, _ = read_small(
+                self._client, location, location.aliases, etag, MAX_ALIASES_BYTES
+            )
             return _Aliases(parse_aliases(content))
         except ValueError as error:
-            problem = (
-                f"the aliases stay as they are: {place.uri(place.aliases)} cannot be read: {error}"
-            )
+            uri = location.uri(location.aliases)
+            problem = f"the aliases stay as they are: {uri} cannot be read: {error}"
             return _Aliases(problem=problem)
 
     # --- models -----------------------------------------------------------------------------------
 
     def _model(self, found: ModelListing) -> AspiredModel:
         stamps = {
-            number: self._stamp(found.place, number, one.etag)
+            number: self._stamp(found.location, number, one.etag)
             for number, one in found.published.items()
         }
-        aliases = self._aliases(found.place, found.aliases) if found.aliases else _Aliases()
+        aliases = self._aliases(found.location, found.aliases) if found.aliases else _Aliases()
         return _model(found, stamps, aliases)
 
 
@@ -275,9 +273,9 @@ def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]
     listings, problems = [], []
     for one in found:
         try:
-            check_name(one.place.model)
+            check_name(one.location.model)
         except InvalidReferenceError as error:
-            problems.append(f"the folder {one.place.model!r} is ignored: {error}")
+            problems.append(f"the folder {one.location.model!r} is ignored: {error}")
             continue
         if one.published or one.aliases:
             listings.append(one)
@@ -287,12 +285,12 @@ def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]
 def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:
     """Return one model with its versions, unreadable manifests included, and followed aliases."""
     versions = {
-        number: _version(found.place, number, one, stamps[number])
+        number: _version(found.location, number, one, stamps[number])
         for number, one in sorted(found.published.items())
     }
     followed, unfollowed, problems = read_aliases(aliases.targets, dict.fromkeys(versions, READY))
     return AspiredModel(
-        name=found.place.model,
+        name=found.location.model,
         versions=versions,
         aliases=followed,
         unfollowed=frozenset(unfollowed),
@@ -303,12 +301,12 @@ def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases)
 
 
 def _version(
-    place: ModelLocation, number: int, published: ManifestVersion, stamp: _Stamp
+    location: ModelLocation, number: int, published: ManifestVersion, stamp: _Stamp
 ) -> AspiredVersion:
     return AspiredVersion(
-        model=place.model,
+        model=location.model,
         version=number,
-        location=place.uri(place.files(number)),
+        location=location.uri(location.files(number)),
         expected_digest=stamp.digest,
         created_at=published.written_at,
         stamp_fixed=True,

@@ -1,4 +1,4 @@
-"""The control plane's metrics, all in one place."""
+"""The metrics of the control plane."""
 
 from __future__ import annotations
 

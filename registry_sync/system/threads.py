@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 _FETCHES = 6
-_COMPARISONS = 10  # the most activations under way, so that none waits for a thread
+_COMPARISONS = 10  # the most activations under way: each has a thread at once
 _REGISTRY_CALLS = 2
 _BUILDS = 3
 _NICER_BY = 10
-"""As a worker that loads: a tenth of the share of a neighbour that wants the same core."""
+"""As for a worker that loads: a tenth of the share of a process that uses the same core."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -106,7 +106,7 @@ class Threads:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread and of what it starts, for good."""
+    """Lower the priority of this thread, and of processes that it starts, for good."""
     with contextlib.suppress(OSError):
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, 0, nice + _NICER_BY)  # of this thread, on Linux

@@ -506,7 +506,7 @@ def test_what_a_killed_build_left_is_removed_or_said_to_be_there(
     assert not left.exists()
     left.mkdir()
     refusals = iter(lambda: True, False)
-    monkeypatch.setattr("registry_sync.artifacts.environments.store._REMOVAL_PATIENCE_S", 0.2)
+    monkeypatch.setattr("registry_sync.artifacts.environments.store._REMOVAL_TIMEOUT_S", 0.2)
     with capture_logs() as logs:
         environments(tmp_path / "node", {})  # it is in nobody's way
     assert [one["event"] for one in logs] == ["leftover.kept"]

@@ -64,5 +64,5 @@ def test_the_control_plane_fails_when_a_listener_is_cancelled() -> None:
             arguments="['run']",
         )
     assert "control_plane.started" in log, log
-    assert (status, "a listener, the reconciliation or the schedule ended" in log) == (1, True), log
+    assert (status, "a listener, the reconciler or the schedule ended" in log) == (1, True), log
     assert "control_plane.failed" in log, log

@@ -162,7 +162,7 @@ def big_content() -> bytes:
 def big(s3: Seaweed, root: str, tmp_path: Path, big_content: bytes) -> str:
     """The URI of a version of several parts."""
     done = publish(f"{root}/m", write(tmp_path / "big", big_content))
-    return done.place.uri(done.place.files(done.version))
+    return done.location.uri(done.location.files(done.version))
 
 
 def test_connections_that_break_again_and_again_are_gone_on_with(wire, big, big_content, tmp_path):

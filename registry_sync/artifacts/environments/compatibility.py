@@ -1,6 +1,6 @@
-"""What a model was logged with, against what is installed here: the verdict on dependencies.
+"""The verdict on a model's requirements in the shared environment.
 
-Here is the environment of this process, which is the one that shared workers are forked in.
+This process runs in the shared environment, like the workers that are forked in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REMEMBERED = 4096
 
 
 class Verdict(StrEnum):
-    """Whether a version may be loaded beside our libraries; ``WARN``: it may, and differs."""
+    """Whether a version may run in the shared environment; with ``WARN`` it may, but differs."""
 
     OK = "ok"
     WARN = "warn"
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
 
 class MismatchPolicy(StrEnum):
-    """What a difference means. ``IGNORE``: nothing; it is listed and called ok."""
+    """Reaction to unmet requirements; ``IGNORE`` lists them with the verdict ok."""
 
     IGNORE = "ignore"
     WARN = "warn"
@@ -47,7 +47,7 @@ _MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class DependencyVerdict:
-    """The verdict on one list of requirements; in words, what each that is not met misses here."""
+    """The verdict on one list of requirements; ``mismatches`` are the unmet ones, as texts."""
 
     status: Verdict = Verdict.OK
     mismatches: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class DependencyVerdict:
 
     @property
     def reason(self) -> str:
-        """Why it was refused, and what to do: a sentence for users."""
+        """The reason of a refusal and the remedy, as a sentence for users."""
         more = len(self.mismatches) - _NAMED
         named = ", ".join(self.mismatches[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         return (
@@ -75,12 +75,12 @@ def judge(requirements: Iterable[str], on_mismatch: MismatchPolicy) -> Dependenc
 
 @lru_cache(maxsize=_REMEMBERED)
 def _mismatches(requirements: tuple[str, ...]) -> tuple[str, ...]:
-    """Compare once: what is installed does not change while this process runs."""
+    """Compare once per process, which keeps the libraries that it started with."""
     return tuple(mismatch for line in requirements if (mismatch := _mismatch(line)))
 
 
 def _mismatch(line: str) -> str | None:
-    """Return what one requirement misses here, in words; None: nothing."""
+    """Return the text of an unmet requirement, or None if it is met or does not apply."""
     try:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate():
@@ -99,6 +99,6 @@ def _mismatch(line: str) -> str | None:
 
 
 def _of_wheel(url: str) -> SpecifierSet:
-    """Return the version that is at a wheel's URL."""
+    """Return the version in a wheel's URL."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     return SpecifierSet(f"=={parse_wheel_filename(name)[1]}")

@@ -40,7 +40,7 @@ from registry_sync.errors import EnvironmentFailedError, StoreError
 _RECORD = "environment.json"
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOOK_EVERY_S = 0.5
-_REMOVAL_PATIENCE_S = 10.0
+_REMOVAL_TIMEOUT_S = 10.0
 _REMOVAL_PAUSE_S = 0.1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _log = structlog.get_logger("registry_sync.artifacts.environments.store")
@@ -66,7 +66,8 @@ class Environments:
     """Owns ``environments/`` of a node. One process; any thread.
 
     A kill at any moment does no harm: an incomplete environment is not used, and the next `open`
-    removes it.
+    removes it. ``installer`` is the path of uv; ``environ`` is the process's environment, of which
+    uv gets the variables that `inherited` returns.
     """
 
     def __init__(
@@ -78,10 +79,6 @@ class Environments:
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Store the paths; ``installer`` is that of uv.
-
-        ``environ`` is the process's environment, of which uv gets a part, see `inherited`.
-        """
         self._folder = node_dir.absolute() / "environments"
         self._aside = self._folder / "aside"
         self._uv = installer
@@ -108,7 +105,7 @@ class Environments:
                 make_folder(folder)
         except OSError as error:
             raise StoreError(f"{self._folder} cannot be used: {error.strerror}") from error
-        give_up_at = time.monotonic() + _REMOVAL_PATIENCE_S
+        give_up_at = time.monotonic() + _REMOVAL_TIMEOUT_S
         while (trouble := self._clear_aside()) is not None:
             if time.monotonic() > give_up_at or trouble.errno == errno.EROFS:
                 _log.warning("leftover.kept", path=str(self._aside), reason=str(trouble))

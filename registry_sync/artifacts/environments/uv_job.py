@@ -24,7 +24,7 @@ from registry_sync.artifacts.environments.recipe import WORKER_NEEDS
 from registry_sync.errors import EnvironmentFailedError
 
 _LOOK_EVERY_S = 0.5
-_END_PATIENCE_S = 5.0
+_END_TIMEOUT_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
 _NICENESS = 10
 """Compiling must not slow the workers."""
@@ -133,7 +133,7 @@ class Job:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
             tail = self._follow(process, give_up_at)
-            return process.wait(_END_PATIENCE_S), tail
+            return process.wait(_END_TIMEOUT_S), tail
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFailedError("uv did not end", transient=True) from error
         finally:

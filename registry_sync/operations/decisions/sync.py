@@ -11,7 +11,7 @@ from registry_sync.reconcile import NodeView, Operators
 def sync(view: NodeView, operators: Operators, model: str) -> SyncAnswer:
     """List the registry and retry every step of the model, now.
 
-    A freeze stays in force: a sync is no promotion.
+    A freeze stays in force.
     """
     operators.sync(model)
     state = model_state(view, model)

@@ -91,7 +91,8 @@ class _SeenListing:
 class Fetcher:
     """Reads artifacts from any location that MLflow can hand out.
 
-    All methods block and belong on a thread; several threads may fetch at once.
+    All methods block and belong on a thread; several threads may fetch at once. ``environ`` has the
+    S3 endpoint and its options; ``clock`` gives monotonic seconds.
     """
 
     def __init__(
@@ -102,10 +103,6 @@ class Fetcher:
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store the limits; calls make connections when they need them.
-
-        ``environ`` has the S3 endpoint and its options; ``clock`` gives monotonic seconds.
-        """
         self._tracking_uri = tracking_uri
         self._limits = limits
         self._environ = environ
@@ -150,7 +147,7 @@ class Fetcher:
             uri: A URI from `Source.locate`.
             into: Must not exist; its parent must, and holds temporary files too. After an error it
                 stays, for its owner to remove.
-            judged: True if a digest or the like proves that the bytes are complete: then a young
+            judged: True if a digest or the registry shows that the bytes are complete: then a young
                 upload is fetched too, unless it was seen changing.
             on_progress: See `OnProgress`.
             reserve: See `Reserve`.
@@ -163,7 +160,7 @@ class Fetcher:
             StoreError: This node's disk failed.
         """
         budget = _Budget(self._limits, self._clock, on_progress)
-        # To open a location may need a call: MLflow knows where a run's artifacts are.
+        # Opening a location may call MLflow, which has the URI of a run's artifacts.
         scratch = ScratchFolder(into.parent, self._limits.max_bytes)
         location = wait_for(lambda _left: self._open(uri, scratch), budget.wait)
         before = self._list(location, budget.wait)
@@ -195,13 +192,13 @@ class Fetcher:
         still_s, moved = self._still(uri, listing)
         if still_s >= self._limits.stable_after_s or (judged and not moved):
             return
-        said = (
+        age = (
             "the newest file is {} s old"
             if listing.newest_age_s is not None
-            else ("the files are known as they are for {} s")
+            else "the files have been unchanged for {} s"
         )
         raise UnstableUploadError(
-            f"{said.format(round(max(still_s, 0)))}; an upload counts as done after "
+            f"{age.format(round(max(still_s, 0)))}; an upload counts as complete after "
             f"{self._limits.stable_after_s:.0f} s"
         )
 
@@ -219,7 +216,7 @@ class Fetcher:
         return open_location(uri, tracking_uri=self._tracking_uri, s3=self._s3, scratch=scratch)
 
     def _s3(self) -> S3Client:
-        """Return the shared client: to make one costs a tenth of a second of CPU."""
+        """Return the shared client; making one takes a tenth of a second of CPU."""
         with self._connecting:
             self._client = self._client or connect_s3(self._environ)
             return self._client
@@ -318,7 +315,7 @@ def _bring_all(
             written[file.path] = _bring(file, map(itemgetter(1), own), into, budget)
     missing = next((file.path for file in listing.files if file.path not in written), None)
     if missing is not None:
-        raise IncompleteArtifactError(f"{missing!r} was listed and did not come")
+        raise IncompleteArtifactError(f"{missing!r} was listed, but the storage did not send it")
     return written
 
 
@@ -327,7 +324,7 @@ def _create(name: str, flags: int) -> int:
 
 
 def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budget) -> str:
-    """Write one file below ``into`` and return the hexadecimal SHA-256 of what was written."""
+    """Write one file below ``into``; return the hexadecimal SHA-256 of the written bytes."""
     target = into / file.path
     digest = hashlib.sha256()
     arrived = 0
@@ -343,7 +340,7 @@ def _bring(file: RemoteFile, chunks: Iterator[bytes], into: Path, budget: _Budge
                 _write_all(out.fileno(), chunk)
     if file.size_bytes is not None and arrived != file.size_bytes:
         raise IncompleteArtifactError(
-            f"{file.path!r} was listed with {file.size_bytes} bytes and came with {arrived}"
+            f"{file.path!r} was listed with {file.size_bytes} bytes, but {arrived} arrived"
         )
     return digest.hexdigest()
 

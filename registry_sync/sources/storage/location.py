@@ -1,4 +1,4 @@
-"""The port to a location of artifacts, and what its kinds share.
+"""The port to a location of artifacts, and functions that its kinds share.
 
 Kinds: an S3 prefix, the artifact proxy of an MLflow server, a local folder, and the repositories of
 MLflow's client.
@@ -25,7 +25,7 @@ from registry_sync.errors import (
 
 CHUNK_BYTES = 2**20
 NEVER = threading.Event()
-"""Never set: a listing that is not cancelled."""
+"""The event of a listing that cannot be cancelled; never set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RemoteFile:
 
     Attributes:
         size_bytes: Size, or None if the storage does not give one.
-        mark: ETag or times, which change with the content, or None if the storage has none.
+        mark: ETag or times, which change with the content, or None if the storage gives neither.
     """
 
     path: str

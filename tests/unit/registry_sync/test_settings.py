@@ -16,7 +16,7 @@ def test_a_password_in_the_registrys_url_is_refused_and_not_repeated(variable: s
     environ = dict.fromkeys(VARIABLES) | {variable: f"https://ann:{SECRET}@mlflow.example:5000/x"}
     done = CliRunner().invoke(app.app, ["run"], env=environ)
     assert done.exit_code == 2
-    assert "REGISTRY_SYNC_TRACKING_URI: a user or a password in the registry's URL" in done.stderr
+    assert "REGISTRY_SYNC_TRACKING_URI: it must be a URL without user, password" in done.stderr
     assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
     assert SECRET not in done.output + done.stderr
 

@@ -82,9 +82,7 @@ def test_what_a_publication_left_unfinished_is_left_alone(s3, folder):
     s3.put(f"{FOLDER}1/MLmodel", b"half of it")
     assert publish(s3, folder).version == 2
     assert s3.objects[f"{FOLDER}1/MLmodel"].content == b"half of it"
-    with pytest.raises(
-        PublishError, match="an unfinished upload lies at s3://bucket/reg/a model/1"
-    ):
+    with pytest.raises(PublishError, match="an unfinished upload is at s3://bucket/reg/a model/1"):
         publish(s3, folder, version=1)
 
 

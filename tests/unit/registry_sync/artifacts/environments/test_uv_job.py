@@ -71,7 +71,7 @@ def test_a_uv_that_is_given_up_leaves_no_zombie(
 def test_a_uv_that_closes_its_output_and_stays_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uv_job, "_END_PATIENCE_S", 0.02)
+    monkeypatch.setattr(uv_job, "_END_TIMEOUT_S", 0.02)
     staying = job(tmp_path, "exec >/dev/null 2>&1; exec sleep 1000")
     with pytest.raises(EnvironmentFailedError, match="uv did not end") as caught:
         staying.install(["venv"])
