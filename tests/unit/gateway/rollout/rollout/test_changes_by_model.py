@@ -88,7 +88,7 @@ async def test_changes_that_take_too_much_of_the_disk_are_refused_for_a_snapshot
 ) -> None:
     stand = await started(tmp_path)
     monkeypatch.setattr(stand.file, "are_model_changes_long", lambda: True)
-    with pytest.raises(RolloutRefusedError, match="too much of the disk") as refused:
+    with pytest.raises(RolloutRefusedError, match="whole catalogue") as refused:
         await taken(stand, change(1, "m", model("m", versions=3)))
     assert refused.value.code == "stale_epoch"
     assert len(stand.node.table.model("m").versions) == 2
