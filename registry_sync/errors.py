@@ -130,8 +130,8 @@ class EnvironmentFailedError(SyncError):
     ``failure`` is the recorded kind of a permanent failure.
     """
 
-    FAILED = "own_environment"
-    UNSUPPORTED = "own_unsupported"
+    FAILED = "environment"
+    UNSUPPORTED = "unsupported"
 
     def __init__(self, message: str, *, transient: bool = False, failure: str = FAILED) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Rename a table, four pairs of columns and two values, as the first release calls them.
+"""Rename what the first release calls otherwise: a table, four pairs of columns, three values.
 
 The one exception to "expand, then contract": before the first release, names may change in place.
 Stop every control plane of the ledger before.
@@ -7,6 +7,7 @@ Stop every control plane of the ledger before.
 from __future__ import annotations
 
 from alembic import op
+from sqlalchemy import Boolean, Column, false
 
 revision = "0008"
 down_revision = "0007"
@@ -25,6 +26,11 @@ def upgrade() -> None:
         _rename(table, "released_at", "ended_at")
         _rename(table, "released_by", "ended_by")
     _replace("rule", "gateway")
+    op.add_column("rejections", Column("own", Boolean, nullable=False, server_default=false()))
+    op.execute(
+        "UPDATE rejections SET own = true, failure = substr(failure, 5) "
+        "WHERE substr(failure, 1, 4) = 'own_'"
+    )
     op.execute("UPDATE attempts SET action = 'end_hold' WHERE action = 'release'")
     op.execute("UPDATE attempts SET action = 'allow_digest' WHERE action = 'release_digest'")
 
@@ -33,6 +39,8 @@ def downgrade() -> None:
     """Rename back."""
     op.execute("UPDATE attempts SET action = 'release_digest' WHERE action = 'allow_digest'")
     op.execute("UPDATE attempts SET action = 'release' WHERE action = 'end_hold'")
+    op.execute("UPDATE rejections SET failure = 'own_' || failure WHERE own")
+    op.drop_column("rejections", "own")
     _replace("gateway", "rule")
     for table in _ENDED:
         _rename(table, "ended_by", "released_by")

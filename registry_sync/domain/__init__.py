@@ -71,7 +71,6 @@ from registry_sync.domain.promotion_windows import (
 from registry_sync.domain.records import (
     BY_REGISTRY as BY_REGISTRY,
     LIVE_FAILURE as LIVE_FAILURE,
-    OWN_FAILURE as OWN_FAILURE,
     AcceptedDigest as AcceptedDigest,
     AcceptedDigestChange as AcceptedDigestChange,
     Activation as Activation,

@@ -9,8 +9,6 @@ from typing import Literal
 
 from gateway.contract import AliasRef, ArtifactRef
 
-OWN_FAILURE = "own_"
-"""Prefix of the failures of versions that run in an environment of their own."""
 LIVE_FAILURE = "live"
 """Failure of a version that loaded and warmed, and did worse on live traffic."""
 
@@ -138,6 +136,7 @@ class Rejection(OfArtifact):
     Attributes:
         libraries: Mark of the gateway's libraries at the failure, or None if they do not matter or
             an older release recorded it.
+        own: Whether the version ran in an environment of its own.
     """
 
     model: str
@@ -147,16 +146,12 @@ class Rejection(OfArtifact):
     reason: str
     at: float
     libraries: str | None = None
-
-    @property
-    def in_own(self) -> bool:
-        """Whether the version failed in an environment of its own."""
-        return self.failure.startswith(OWN_FAILURE)
+    own: bool = False
 
     @property
     def on_live_traffic(self) -> bool:
         """Whether the version failed on live traffic, which an operator may overrule."""
-        return self.failure.removeprefix(OWN_FAILURE) == LIVE_FAILURE
+        return self.failure == LIVE_FAILURE
 
     @property
     def explanation(self) -> str:
@@ -172,7 +167,7 @@ class Rejection(OfArtifact):
         Never true of a failure on live traffic (the version did load), nor in an environment of
         its own, nor if ``libraries``, the present ones, are unknown (None).
         """
-        if libraries is None or self.in_own or self.on_live_traffic:
+        if libraries is None or self.own or self.on_live_traffic:
             return False
         return self.libraries != libraries
 

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, update
 
 from registry_sync.domain import (
     LIVE_FAILURE,
-    OWN_FAILURE,
     Freeze,
     Hold,
     HoldChange,
@@ -71,8 +70,7 @@ class HoldTables:
         released = self.holds.end(connection, ended_by=ended_by, ended_at=at, **_identity(hold))
         if released and ends_by_operator(hold, ended_by):
             version: dict[str, Any] = {"model": hold.model, "version": hold.aspired_version}
-            for failure in (LIVE_FAILURE, f"{OWN_FAILURE}{LIVE_FAILURE}"):
-                self._rejections.end(connection, **version, failure=failure)
+            self._rejections.end(connection, **version, failure=LIVE_FAILURE)
         return released
 
     def add_automatic(self, connection: Connection, hold: Hold) -> bool:

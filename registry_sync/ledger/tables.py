@@ -114,6 +114,7 @@ rejections = Table(
     Column("ended_at", Float),
     Column("libraries", String(64)),
     Column("ended_by", String(16)),
+    Column("own", Boolean, nullable=False, server_default=false()),
     Index(None, "node_id", "model", "version"),
 )
 

@@ -109,4 +109,4 @@ def rejection(
 ) -> Rejection | None:
     """Return the rejection in the version's own or in the shared environment, or None."""
     found = ledger.rejections.get(ArtifactRef(model, version, digest))
-    return found if found is not None and found.in_own == own else None
+    return found if found is not None and found.own == own else None

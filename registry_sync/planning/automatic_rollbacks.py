@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from gateway.contract import NodeState, RefusedDigest
 from registry_sync.domain import (
     LIVE_FAILURE,
-    OWN_FAILURE,
     Activation,
     Hold,
     Initiator,
@@ -77,9 +76,10 @@ def rollback_of(refused: RefusedDigest, ledger: LedgerView, *, own: bool) -> Rol
             model=refused.model,
             version=version,
             digest=refused.digest,
-            failure=f"{OWN_FAILURE if own else ''}{LIVE_FAILURE}",
+            failure=LIVE_FAILURE,
             reason=refused.reason,
             at=refused.since,
+            own=own,
         ),
         hold=Hold(
             model=refused.model,

@@ -199,8 +199,8 @@ class Scene:
     def _last(self, one: Activation) -> None:
         self._of_ledger(last_active={AliasRef(M, A): one})
 
-    def rejected(self, version: int, failure: str = "warm_up_failed") -> None:
-        one = Rejection(M, version, D[version], failure, "it failed", 0.0)
+    def rejected(self, version: int, failure: str = "warm_up_failed", own: int = 0) -> None:
+        one = Rejection(M, version, D[version], failure, "it failed", 0.0, own=bool(own))
         self._of_ledger(rejections={(M, version, D[version]): one})
 
     def quarantined(self, version: int, expected: int = 0) -> None:

@@ -123,11 +123,18 @@ def test_rows_from_before_the_first_release_have_its_words(engine: Engine, ledge
     hold = {**values_of(replace(HOLD, lasting=False)), "asked_by": "rule"}
     ended = {**values_of(WRONG), "released_at": 9.0, "released_by": "operator"}
     steps = [{**values_of(TRY), "action": one} for one in ("release", "release_digest", "fetch")]
+    rejected = {**values_of(REJECTION), "failure": "own_live"}
     rows = {"activations": [{**values_of(MOVE), "asked_by": "rule"}], "holds": [hold]}
+    rows["rejections"] = [rejected]
     write(engine, {**rows, "quarantines": [ended], "attempts": steps})
     ledger.ensure()
     assert ledger.view().holds[AliasRef(M, "champion")].asked_by == Initiator.GATEWAY
     assert ledger.activations_of(M)[0].asked_by == Initiator.GATEWAY
+    (rejection,) = ledger.view().rejections.values()
+    assert (rejection.failure, rejection.own) == ("live", True)
+    go(engine, command.downgrade, "0007")
+    assert [row["failure"] for row in read(engine)["rejections"]] == ["own_live"]
+    go(engine, command.upgrade, "head")
     assert [one.action for one in ledger.attempts_of(M)] == [
         "fetch",
         "allow_digest",

@@ -105,6 +105,7 @@ class EnvironmentStep:
                 failure=error.failure,
                 reason=error.reason,
                 at=self.context.clock(),
+                own=True,
             )
             work = self.context.ledger.reject
             await self.context.journal.write(action.model, work, rejection)

@@ -24,7 +24,7 @@ from gateway.contract import (
     StageOutcome,
     StageRequest,
 )
-from registry_sync.domain import OWN_FAILURE, Rejection
+from registry_sync.domain import Rejection
 from registry_sync.errors import RolloutRejectedError
 from registry_sync.planning import (
     Activate,
@@ -128,7 +128,8 @@ class Promotion:
                 model=outcome.model,
                 version=outcome.version,
                 digest=outcome.digest,
-                failure=f"{OWN_FAILURE if action.own else ''}{outcome.failure}",
+                failure=outcome.failure,
+                own=action.own,
                 reason=reason,
                 at=self.context.clock(),
                 libraries=None if action.own or node is None else node.libraries,

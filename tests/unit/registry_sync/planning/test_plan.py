@@ -74,9 +74,9 @@ own and built: stage
 own and promoted: build while the old one serves
     champion@2, active 1, here 1 2, tag environment=own -> build 2 by poll
 own and not to be built: nothing, the old one serves
-    champion@2, active 1, here 1 2, tag environment=own, rejected 2 own_environment -> nothing
+    champion@2, active 1, here 1 2, tag environment=own, rejected 2 environment own=1 -> nothing
 own environment failed, and is no longer requested: stage
-    champion@2, active 1, here 1 2, rejected 2 own_environment -> stage 2 keep over 1 by poll
+    champion@2, active 1, here 1 2, rejected 2 environment own=1 -> stage 2 keep over 1 by poll
 own and called by number: build it
     champion@1, active 1, here 1 2, wanted 2, built 1, tag environment=own -> build 2 by poll
 own and active: nothing
@@ -85,7 +85,7 @@ failed in the shared environment, and requests its own: build
     champion@2, active 1, here 1 2, tag environment=own, rejected 2 load_failed -> build 2 by
         poll
 failed in its own environment: nothing
-    champion@2, active 1, here 1 2, built 2, tag environment=own, rejected 2 own_load_failed ->
+    champion@2, active 1, here 1 2, built 2, tag environment=own, rejected 2 own=1 ->
         nothing
 # on demand: what is not here is not fetched ahead
 on demand: nothing until a call

@@ -108,7 +108,7 @@ def test_what_is_not_understood_is_refused_and_named(line: str) -> None:
 def test_no_variable_is_expanded(line: str) -> None:
     with pytest.raises(EnvironmentFailedError, match=r"unsupported: .* no \$") as caught:
         read(f"a==1  # ${{FINE}}\n{line}\n", **{"bounds.txt": "a<${VERSION}\n"})
-    assert caught.value.failure == "own_unsupported"
+    assert caught.value.failure == "unsupported"
     assert not caught.value.transient
 
 
@@ -144,7 +144,7 @@ def test_a_refused_line_is_named_without_its_password(line: str) -> None:
 def test_a_python_older_than_the_worker_runs_on_is_unsupported(python: str) -> None:
     with pytest.raises(EnvironmentFailedError, match="unsupported: it was logged with") as caught:
         read("a==1", python)
-    assert caught.value.failure == "own_unsupported"
+    assert caught.value.failure == "unsupported"
     assert not caught.value.transient
 
 

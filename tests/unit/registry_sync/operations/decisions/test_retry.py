@@ -239,8 +239,7 @@ REJECTION = Rejection("m", 1, "sha256:" + "1" * 64, "load_failed", "no", 1.0, "t
         (REJECTION, None, False),
         (replace(REJECTION, libraries=None), "these", True),
         (replace(REJECTION, failure="live"), "others", False),
-        (replace(REJECTION, failure="own_load_failed"), "others", False),
-        (replace(REJECTION, failure="own_live"), "others", False),
+        (replace(REJECTION, own=True), "others", False),
     ],
 )
 def test_which_rejections_other_libraries_end(
