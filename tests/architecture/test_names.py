@@ -20,6 +20,8 @@ TOP_LEVEL = frozenset(
 OF_ONE_MACHINE = re.compile(
     r"(?<![\w.])/(?:home|root|Users|work)/\w|(?<!\w)issue #?\d+", re.IGNORECASE
 )
+NOT_PLAIN = re.compile(r"\b(?:no|some|every)body\b|\bwho(?:m|so)?ever\b|\bwish(?:es)?\b|; None: ")
+"""Words that a sentence of the product does without."""
 SECRETS = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY")
 
 
@@ -61,3 +63,13 @@ def test_the_top_level_is_what_the_design_fixed() -> None:
     shown = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     built = {name for name in shown if name.endswith(".egg-info") or name in {"build", "dist"}}
     assert shown - built - TOP_LEVEL == set()
+
+
+def test_the_products_sentences_are_plain() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {hit.group()}"
+        for path in _files(*PRODUCT)
+        if path.suffix == ".py"
+        for hit in NOT_PLAIN.finditer(path.read_text())
+    ]
+    assert found == []

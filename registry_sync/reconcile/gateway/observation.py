@@ -258,11 +258,11 @@ class Observation:
             changed = _differing(self._wanted, told)
             self._wanted = told
             return changed
-        named = {*map(_wish, state.wanted), *map(_wish, state.unwanted)}
+        named = {*map(_identity, state.wanted), *map(_identity, state.unwanted)}
         changed = set()
         for model in {model for model, _, _ in named}:
             before = self._wanted.pop(model, [])
-            after = [one for one in before if _wish(one) not in named] + told.get(model, [])
+            after = [one for one in before if _identity(one) not in named] + told.get(model, [])
             if after:
                 self._wanted[model] = after
             if after != before:
@@ -358,7 +358,7 @@ def _by_model(found: Iterable[_T]) -> dict[str, list[_T]]:
     return by_model
 
 
-def _wish(one: AwaitedVersion | AbandonedVersion) -> tuple[str, int, str | None]:
+def _identity(one: AwaitedVersion | AbandonedVersion) -> tuple[str, int, str | None]:
     return one.model, one.version, one.alias
 
 
