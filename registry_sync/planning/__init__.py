@@ -45,6 +45,7 @@ from registry_sync.planning.explain import (
     Explanation as Explanation,
     explain as explain,
     signature_change as signature_change,
+    why_inadmissible as why_inadmissible,
     why_unable as why_unable,
 )
 from registry_sync.planning.incidents import (

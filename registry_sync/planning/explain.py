@@ -94,7 +94,7 @@ def _why_not_there(
 ) -> tuple[Cause, str]:
     """Return why an alias is not at the registry's version, in the order of the plan."""
     if not snapshot.admissible(listed):
-        return _why_inadmissible(snapshot, listed)
+        return why_inadmissible(snapshot, listed)
     target = snapshot.target_at(listed, alias)
     if active and target.is_active(active):
         return Cause.FOLLOWS, "it is where the registry wants it"
@@ -125,7 +125,8 @@ def _waits_for_caller(snapshot: Snapshot, target: Target) -> bool:
     )
 
 
-def _why_inadmissible(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause, str]:
+def why_inadmissible(snapshot: Snapshot, listed: AspiredVersion) -> tuple[Cause, str]:
+    """Return why no alias may follow the registry to a version that is not admissible."""
     name = f"models:/{listed.model}/{listed.version}"
     unstamped = (
         f"version {listed.version} has no stamp, and this node requires a digest: stamp it with "

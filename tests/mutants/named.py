@@ -140,8 +140,8 @@ NAMED = (
     Named(
         "a quarantined version is pinned",
         "registry_sync.operations.decisions.pinning",
-        "if found := quarantine_of(listed, view.ledger_of(request.model)):",
-        "if found := None:",
+        "if listed is not None and not snapshot.admissible(listed):",
+        "if False:",
     ),
     Named(
         "held targets are swept",

@@ -7,7 +7,7 @@ from registry_sync.domain import PinAnswer, PinRequest, UnpinAnswer, UnpinReques
 from registry_sync.operations.decisions.holds import known_bytes, must_be_able, new_hold
 from registry_sync.operations.errors import CannotServeError, NotHeldError, UnknownError
 from registry_sync.operations.explained_model import explain_alias, explain_version
-from registry_sync.planning import quarantine_of
+from registry_sync.planning import why_inadmissible
 from registry_sync.reconcile import NodeView, Operators
 
 
@@ -61,16 +61,9 @@ def _must_be_known(view: NodeView, alias: AliasRef) -> None:
 
 def _must_be_admissible(view: NodeView, request: PinRequest) -> None:
     listed = find(view.aspired, request.model, request.version)
-    if listed is None:
-        return
-    if found := quarantine_of(listed, view.ledger_of(request.model)):
-        raise CannotServeError(found.reason)
-    if listed.stamp_problem:
-        raise CannotServeError(listed.stamp_problem)
-    if view.snapshot(request.model).require_digest and not listed.stamped:
-        raise CannotServeError(
-            f"version {request.version} has no stamp, and this node requires a digest: stamp it"
-        )
+    snapshot = view.snapshot(request.model)
+    if listed is not None and not snapshot.admissible(listed):
+        raise CannotServeError(why_inadmissible(snapshot, listed)[1])
 
 
 async def unpin(view: NodeView, operators: Operators, request: UnpinRequest) -> UnpinAnswer:

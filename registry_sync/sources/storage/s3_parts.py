@@ -20,7 +20,7 @@ PART_BYTES = 8 * 2**20
 _PIECE_BYTES = 256 * 1024
 _RESUMES = 5
 _RESUME_AFTER_S = 0.25
-_log = structlog.get_logger("registry_sync.sources.storage.fetcher")
+_log = structlog.get_logger("registry_sync.sources.storage.s3_parts")
 
 
 @dataclass(frozen=True, slots=True)
