@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from gateway.contract.catalogue import VersionState
+from gateway.contract.catalogue import CatalogueVersion, VersionState
 from gateway.system.files.damaged_files import DamagedFiles
 from registry_sync.artifacts.environments.compatibility import MismatchPolicy
 from registry_sync.artifacts.store import ArtifactStore
@@ -112,6 +112,27 @@ class NodeInMemory:
             assert threads.close(timeout_s=10), "a thread outlives the control plane"
             ledger.close()
 
+    @contextlib.asynccontextmanager
+    async def following(self, *versions: int) -> AsyncIterator[Reconciler]:
+        """Run a control plane for the block, once it has followed the alias through these."""
+        async with self.control_plane() as spine:
+            await self.serves(versions[0])
+            for version in versions[1:]:
+                await promoted(self, spine, version)
+            yield spine
+
+    @contextlib.asynccontextmanager
+    async def at_rest(self, version: int) -> AsyncIterator[Reconciler]:
+        """Run a control plane that follows the alias at a version, and has nothing left to do."""
+        async with self.following(version) as spine:
+            await idle(spine)
+            yield spine
+
+    async def promotes(self, version: int) -> None:
+        """Move the alias in the registry, and have that listed."""
+        self.registry.point(M, A, version)
+        await self.plane.reconciler.poll()
+
     @property
     def operators(self) -> Operators:
         """Who takes decisions of operators."""
@@ -160,6 +181,12 @@ class NodeInMemory:
         catalogue = self.gateway.catalogue
         return (catalogue.listed_at if catalogue else None) or 0.0
 
+    def entry(self, version: int) -> CatalogueVersion:
+        """What the gateway's catalogue says of a version, which must be in it."""
+        found = self.gateway.version(M, version)
+        assert found is not None
+        return found
+
     async def serves(self, version: int, alias: str = A) -> None:
         await becomes(
             lambda: self.gateway.points(M, alias) == version, f"@{alias} points at {version}"
@@ -196,3 +223,23 @@ async def idle(spine: Reconciler) -> None:
 
     while not await settled():
         pass
+
+
+async def polled(spine: Reconciler, *, times: int = 1) -> None:
+    """Have the registry listed, and everything done that comes of it; so many times."""
+    for _ in range(times):
+        await spine.poll()
+        await idle(spine)
+
+
+async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    """Move the alias in the registry, and let everything happen that this makes happen."""
+    await node.promotes(version)
+    await idle(spine)
+
+
+async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+    """Move the alias in the registry, and wait until it is followed and nothing is left to do."""
+    await node.promotes(version)
+    await node.serves(version)
+    await idle(spine)

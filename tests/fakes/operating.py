@@ -28,7 +28,7 @@ from registry_sync.domain.operation_bodies import (
 from registry_sync.operations.app import Operations, create_app
 from registry_sync.operations.listeners import local_server
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import NodeInMemory
 from tests.fakes.sockets import listening_at
 from tests.fakes.wire import WireTransport
 
@@ -107,13 +107,6 @@ async def refused(client: httpx.AsyncClient, route: str, **body: Any) -> str:
     answer = await client.post(route, json=body)
     assert answer.status_code == 409, answer.text
     return str(answer.json()["detail"])
-
-
-async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
-    node.registry.point(M, A, version)
-    await spine.poll()
-    await node.serves(version)
-    await idle(spine)
 
 
 def run(folder: str | Path, *arguments: str, **environment: str) -> Result:

@@ -69,8 +69,7 @@ async def test_every_version_is_served_in_its_turn_and_the_budget_holds(
     folder = tmp_path / "node"
     folder.mkdir()
     node = NodeInMemory(folder, registry=registry, disk_budget_bytes=BUDGET_BYTES)
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         for versions in ((1,), (2,), (3,), (1, 2)):  # and two of them at once
             for version in versions:
                 node.gateway.want(M, version)

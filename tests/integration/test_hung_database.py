@@ -11,7 +11,7 @@ from gateway.contract import AliasRef
 from gateway.contract.catalogue import VersionState
 from registry_sync.ledger import bounded_calls
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, promoted
 from tests.fakes.operating import asking
 from tests.servers import Postgres
 
@@ -41,8 +41,7 @@ async def within(limit_s: float, predicate: Callable[[], object], what: str) -> 
 async def test_decisions_go_on_and_are_recorded_once_it_answers(
     node: NodeInMemory, postgresql_server: Postgres
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as operator:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as operator:
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
         await idle(spine)
@@ -71,19 +70,14 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
         told = {one.what for one in spine.ledger.decisions_of(M)}
         assert told == {"freeze", "unfreeze"}
         await becomes(lambda: not spine.threads.abandoned_ledger_threads(), "no thread is left")
-        node.registry.point(M, A, 3)
-        await spine.poll()
-        await node.serves(3)
-        await idle(spine)
+        await promoted(node, spine, 3)
         assert [one.version for one in spine.ledger.activations_of(M, A)] == [3, 2, 1]
 
 
 async def test_a_control_plane_ends_while_it_hangs(
     node: NodeInMemory, postgresql_server: Postgres
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         asking_began = threading.Event()
 
         def ask() -> object:

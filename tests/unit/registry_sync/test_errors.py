@@ -14,7 +14,7 @@ from registry_sync.settings import SyncSettings
 from registry_sync.sources.storage.location import ScratchFolder
 from registry_sync.sources.storage.resolve import open_location
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, polled
 from tests.fakes.operating import asking
 
 REGISTRY = "registry01 did not answer: registry01 is down"
@@ -59,8 +59,7 @@ async def test_the_gateway_is_told_no_names_and_operators_are(
             raise SourceError(REGISTRY)
 
         monkeypatch.setattr(node.registry, "aspired", refuse)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         await becomes(
             lambda: node.gateway.catalogue and node.gateway.catalogue.source_error, "it is told"
         )

@@ -11,8 +11,8 @@ from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.system.threads import Threads
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.fakes.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, polled
+from tests.fakes.operating import asking
 
 
 @pytest.fixture
@@ -40,12 +40,9 @@ async def test_a_view_is_complete_while_the_ledger_can_be_read(
 
 async def reject(node: NodeInMemory, version: int) -> None:
     """Leave a version that the ledger knows to be rejected, and a ledger that owes nothing."""
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine:
         node.gateway.fails[M, version] = ("load_failed", "broken")
-        node.registry.point(M, A, version)
-        await spine.poll()
+        await node.promotes(version)
         await becomes(lambda: spine.journal.view.rejections, "it is rejected")
         await idle(spine)
 
@@ -85,11 +82,8 @@ async def test_it_is_read_though_it_lacks_a_digest_that_the_store_has(node: Node
 async def test_a_rollback_by_rule_is_recorded_when_it_takes_things_again(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        await spine.poll()
-        await idle(spine)
+    async with node.following(1, 2) as spine:
+        await polled(spine)
         with node.refusing_ledger():
             node.gateway.go_back(M, A, "worse")
             await becomes(lambda: spine.journal.trouble, "the ledger refuses it")
@@ -107,8 +101,7 @@ async def test_what_it_refuses_of_one_model_holds_up_no_other(
     node.registry.publish("other", 1)
     node.registry.without_latest("other")
     node.registry.point("other", A, 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.points("other", A) == 1, "the other one serves")
         await idle(spine)
     (node.folder / "ledger.db").unlink()

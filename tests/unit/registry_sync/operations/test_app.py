@@ -23,17 +23,8 @@ from registry_sync.operations.listeners import TCP_LIMITS, tcp_server, tcp_socke
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.system import metrics
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import (
-    asking,
-    decide,
-    listening,
-    operations,
-    promoted,
-    refused,
-    run,
-    serving,
-)
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
+from tests.fakes.operating import asking, decide, listening, operations, refused, run, serving
 from tests.fakes.registry import FakeRegistry
 
 Command = Callable[..., Result]
@@ -46,12 +37,10 @@ AsyncCommand = Callable[..., Awaitable[Result]]
 async def test_the_state_says_where_aliases_are_and_why_not_where_they_should_be(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.tamper(M, 2)
         node.registry.stamp(M, 2, "sha256:" + "0" * 64)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
         await idle(spine)
         state = (await client.get("/state")).json()
@@ -77,9 +66,7 @@ async def test_the_registrys_calls_are_counted_for_prometheus(node: NodeInMemory
 
 
 async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         entries = (await client.get("/history", params={"model": M})).json()["entries"]
         everything = (await client.get("/history", params={"limit": 2})).json()["entries"]
         nothing = (await client.get("/history", params={"model": "other"})).json()["entries"]
@@ -95,9 +82,7 @@ async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
 async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) -> None:
     node.registry.publish(M, 3)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         node.registry.down = True
         answer = await client.post("/rollback", json={"model": M, "alias": A})
         assert answer.status_code == 202
@@ -118,8 +103,7 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
         await node.serves(1)
         assert node.gateway.points(M, A) == 1
         node.registry.down = False
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert node.gateway.points(M, A) == 1
         await idle(spine)
         assert spine.ledger.activations_of(M, A)[0].asked_by == "operator"
@@ -130,9 +114,7 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
 async def test_a_version_rolled_back_from_is_not_gone_back_to_once_the_registry_agrees(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         await decide(client, "/rollback", model=M, alias=A)
         await promoted(node, spine, 1)
         assert spine.journal.view.holds == {}
@@ -147,9 +129,7 @@ async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
         "a library is missing; it is tried again when the registry moves an alias to it anew, "
         "or by `registry-gateway retry churn/1`"
     )
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         node.gateway.fails[M, 1] = ("load_failed", "a library is missing")
         answer = await decide(client, "/rollback", model=M, alias=A)
         assert answer["outcome"] == "refused"
@@ -174,9 +154,7 @@ async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
 async def test_what_cannot_be_rolled_back_is_said(
     node: NodeInMemory, body: dict[str, object], says: str
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
         answer = await client.post("/rollback", json=body)
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
@@ -247,9 +225,7 @@ def test_what_was_active_before(
 
 
 async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, listening(node, spine) as command:
         done = await command("rollback", f"{M}@{A}")
         assert done.exit_code == 0, done.stderr
         assert f"{M}@{A} is back at version 1 (was 2)." in done.stdout
@@ -297,8 +273,7 @@ async def test_what_no_model_or_version_can_be_is_refused_and_nothing_ends(
         *((path, f'"{M}"', version) for path, version in itertools.product(WITH_A_VERSION, BEYOND)),
         *((path, name, "1") for path, name in itertools.product(WITH_A_MODEL, NO_NAMES)),
     ]
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         for path, name, version in bodies:
             body = f'{{"model": {name}, "alias": "{A}", "version": {version}}}'
             answer = await client.post(f"/{path}", content=body, headers=JSON)

@@ -11,7 +11,7 @@ import pytest
 from registry_sync.domain.aspired import Aspired
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted, refused
+from tests.fakes.operating import asking, decide, listening, refused
 
 
 async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:
@@ -26,8 +26,7 @@ async def quarantined(node: NodeInMemory, spine: Any) -> None:
     """Stamp version 2 with the digest that it has, alter its bytes, and promote it."""
     node.registry.stamp(M, 2, node.registry.digest(M, 2))
     node.registry.tamper(M, 2)
-    node.registry.point(M, A, 2)
-    await spine.poll()
+    await node.promotes(2)
     await becomes(lambda: (M, 2) in spine.journal.view.quarantines, "it is quarantined")
     await idle(spine)
 
@@ -36,9 +35,7 @@ async def quarantined(node: NodeInMemory, spine: Any) -> None:
 
 
 async def test_what_follows_the_registry_is_explained(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         answer = await explained(client, f"@{A}")
     (one,) = answer["selectors"]
     assert (one["version"], one["previous"], one["aspired"], one["target"]) == (2, 1, 2, 2)
@@ -52,8 +49,7 @@ async def test_what_follows_the_registry_is_explained(node: NodeInMemory) -> Non
 
 
 async def test_what_is_in_the_way_is_explained(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         answer = await explained(client)
         (one,) = answer["selectors"]
@@ -69,11 +65,9 @@ async def test_what_is_in_the_way_is_explained(node: NodeInMemory) -> None:
 
 
 async def test_what_is_tried_again_says_when(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.fails[M, 2] = ("no_room", "all slots are leased")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(spine.steps.backoff.failures, "the stage has failed")
         await idle(spine)
         (one,) = (await explained(client))["selectors"]
@@ -93,8 +87,7 @@ async def test_every_alias_is_explained_and_a_hold_and_a_freeze_are_shown(
     node: NodeInMemory,
 ) -> None:
     node.registry.point(M, "shadow", 2)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await node.serves(2, "shadow")
         await decide(client, "/pin", model=M, alias=A, version=2)
         await client.post("/freeze")
@@ -107,9 +100,7 @@ async def test_every_alias_is_explained_and_a_hold_and_a_freeze_are_shown(
 
 
 async def test_it_is_explained_with_every_neighbour_down(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
         node.registry.down = True
         await spine.poll()
         node.gateway.stop()
@@ -133,8 +124,7 @@ async def test_it_is_explained_with_every_neighbour_down(node: NodeInMemory) -> 
 async def test_what_nobody_knows_is_said(
     node: NodeInMemory, params: dict[str, str], says: str
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         answer = await client.get("/explain", params=params)
     assert answer.status_code == 404
     assert says in answer.json()["detail"]
@@ -148,8 +138,7 @@ async def synced(client: httpx.AsyncClient, model: str = M) -> dict[str, Any]:
 
 
 async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.point(M, A, 2)
         answer = await synced(client)
         assert (answer["outcome"], answer["reason"]) == ("done", None)
@@ -162,8 +151,7 @@ async def test_sync_promotes_now_and_waits_for_it(node: NodeInMemory) -> None:
 
 
 async def test_sync_tries_at_once_what_waits_for_its_next_try(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.fails[M, 2] = ("no_room", "all slots are leased")
         node.registry.point(M, A, 2)
         assert (await synced(client))["outcome"] == "pending"
@@ -175,8 +163,7 @@ async def test_sync_tries_at_once_what_waits_for_its_next_try(node: NodeInMemory
 
 
 async def test_sync_does_not_promote_on_a_frozen_node(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await client.post("/freeze")
         node.registry.point(M, A, 2)
         answer = await synced(client)
@@ -186,8 +173,7 @@ async def test_sync_does_not_promote_on_a_frozen_node(node: NodeInMemory) -> Non
 
 
 async def test_sync_says_what_cannot_be(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         assert (await synced(client))["outcome"] == "refused"
         node.registry.down = True
@@ -208,8 +194,7 @@ async def released(client: httpx.AsyncClient) -> dict[str, Any]:
 async def test_a_quarantine_is_listed_and_released_once_the_bytes_are_right(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         (one,) = (await client.get("/quarantine")).json()["quarantines"]
         assert (one["model"], one["version"], one["listed"], one["asked_by"]) == (
@@ -241,8 +226,7 @@ async def test_a_quarantine_is_listed_and_released_once_the_bytes_are_right(
 
 
 async def test_a_release_whose_bytes_cannot_be_fetched_is_pending(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         node.registry.down = True
         answer = await released(client)
@@ -250,8 +234,7 @@ async def test_a_release_whose_bytes_cannot_be_fetched_is_pending(node: NodeInMe
 
 
 async def test_a_quarantine_of_a_deleted_version_is_released(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         node.registry.point(M, A, 1)
         listed = node.registry.models[M].versions
@@ -266,8 +249,7 @@ async def test_a_quarantine_of_a_deleted_version_is_released(node: NodeInMemory)
 
 
 async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         await quarantined(node, spine)
         told = await command("explain", M, f"@{A}")
         assert told.exit_code == 0, told.stderr
@@ -297,8 +279,7 @@ async def test_sync_that_takes_longer_than_its_patience_is_pending(
 ) -> None:
     monkeypatch.setattr("registry_sync.cli.waiting.LONGEST_S", 0.2)
     gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         node.registry.point(M, A, 2)
         assert (await command("sync", M)).exit_code == 4
         gate.set()
@@ -310,8 +291,7 @@ async def test_sync_does_not_wait_for_a_registry_for_ever(
 ) -> None:
     gate = threading.Event()
     listed = node.registry.aspired
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
 
         def slowly(_before: Aspired | None = None) -> Aspired:
             gate.wait()

@@ -11,8 +11,8 @@ from registry_sync.errors import IncompleteArtifactError
 from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
+from tests.fakes.operating import asking, decide, listening
 from tests.unit.registry_sync.reconcile.reconciler.test_work_per_change import Counted
 
 SIZE = 1000
@@ -46,8 +46,7 @@ async def called(node: NodeInMemory, spine: Reconciler, version: int) -> None:
 
 
 async def test_versions_called_in_turn_make_room_for_one_another(node):
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         for version in (1, 2, 3, 1):
             await called(node, spine, version)
             assert here(spine) == {version, ACTIVE}
@@ -67,8 +66,7 @@ async def test_room_is_made_at_the_cost_of_the_models_that_have_what_goes(node, 
     async with node.control_plane() as spine:
         await becomes(lambda: len(node.gateway.active) == 1 + len(others), "all are active")
         await called(node, spine, 1)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         counted = Counted(spine, monkeypatch)
         await called(node, spine, 2)
         assert {2, ACTIVE} <= here(spine)
@@ -78,8 +76,7 @@ async def test_room_is_made_at_the_cost_of_the_models_that_have_what_goes(node, 
 
 async def test_of_two_versions_the_one_used_last_stays(node):
     node.disk_budget_bytes = 3 * SIZE
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         await called(node, spine, 1)
         await called(node, spine, 2)
         node.gateway.resident = {node.registry.digest(M, 1)}
@@ -90,8 +87,7 @@ async def test_of_two_versions_the_one_used_last_stays(node):
 
 
 async def test_what_is_resident_stays_and_the_fetch_says_why_until_there_is_room(node):
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine, asking(node, spine) as client:
         await called(node, spine, 1)
         node.gateway.resident = {node.registry.digest(M, 1)}  # no news: it is asked for
         node.gateway.want(M, 2)
@@ -113,8 +109,7 @@ async def test_what_is_resident_stays_and_the_fetch_says_why_until_there_is_room
 async def test_a_fetch_that_cannot_fit_removes_nothing(node):
     node.registry.publish(M, 5, size_bytes=2 * SIZE)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         await called(node, spine, 1)
         node.gateway.want(M, 5)
         await becomes(lambda: spine.steps.backoff.get(("fetch", M, 5)), "it has failed")
@@ -127,8 +122,7 @@ async def test_fetches_at_once_never_go_over_the_budget_together(node):
     gates = {version: threading.Event() for version in (1, 2)}
     for version, gate in gates.items():
         node.registry.hold_fetches[f"fake:/{M}/{version}"] = gate
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         for version in (1, 2):
             node.gateway.want(M, version)
         await becomes(lambda: spine.store.use().coming_bytes, "one of them is on its way")
@@ -150,8 +144,7 @@ async def test_fetches_at_once_never_go_over_the_budget_together(node):
 @pytest.mark.parametrize("ending", ["incomplete", "wrong bytes", "killed"])
 async def test_what_was_booked_is_given_back_however_a_fetch_ends(node, ending):
     gate = node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         if ending == "wrong bytes":
             node.registry.stamp(M, 1, "sha256:" + "0" * 64)
             await spine.poll()
@@ -169,13 +162,11 @@ async def test_what_was_booked_is_given_back_however_a_fetch_ends(node, ending):
 
 async def test_a_promotion_makes_room_and_keeps_what_can_be_rolled_back_to(node):
     node.room = RoomLimits(rollback_retention_s=1e10)  # the gateway in memory moves aliases in 1970
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         await called(node, spine, 1)
         await promoted(node, spine, 3)
         assert here(spine) == {3, ACTIVE}
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.get(("fetch", M, 2)), "it has failed")
         failure = spine.steps.backoff.get(("fetch", M, 2))
         assert failure is not None
@@ -185,9 +176,7 @@ async def test_a_promotion_makes_room_and_keeps_what_can_be_rolled_back_to(node)
 
 async def test_what_is_compared_once_more_needs_no_room_in_the_budget(node):
     node.registry.tells_listings = False
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(ACTIVE)
-        await promoted(node, spine, 3)
+    async with node.following(ACTIVE, 3) as spine, asking(node, spine) as client:
         fetched = len(node.registry.fetched)
         spine.fetch_step._confirmed.clear()
         answer = await decide(client, "/rollback", model=M, alias=A)
@@ -200,8 +189,7 @@ async def test_what_is_compared_once_more_needs_no_room_in_the_budget(node):
 async def test_a_gateway_that_is_gone_keeps_everything(node):
     gate = node.registry.hold_fetches[M] = threading.Event()
     gate.set()
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         await called(node, spine, 1)
         gate.clear()
         with spine.store.incoming() as folder:
@@ -215,8 +203,7 @@ async def test_a_gateway_that_is_gone_keeps_everything(node):
 
 async def test_a_budget_that_was_lowered_is_kept_from_the_next_clean_up_on(node):
     node.disk_budget_bytes = 0
-    async with node.control_plane() as spine:
-        await node.serves(ACTIVE)
+    async with node.following(ACTIVE) as spine:
         for version in (2, 1, 3):
             await called(node, spine, version)
         await node.plane.sweep.run()

@@ -28,7 +28,7 @@ from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdic
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.gateway import FakeGateway, becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
 
 
 def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
@@ -179,16 +179,14 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         node.registry.publish(M, version)
     node.registry.without_latest(M)
     node.registry.point(M, A, 3)
-    async with node.control_plane() as spine:
-        await node.serves(3)
+    async with node.following(3) as spine:
         for version in (1, 2):
             node.gateway.want(M, version)
             await becomes(lambda: (M, version) in spine.journal.view.accepted, "it is here")  # noqa: B023 - called at once
         listed = node.registry.models[M]
         node.registry.models[M] = replace(listed, versions={3: listed.versions[3]})
         sweep = node.plane.sweep
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         await sweep.run()
         assert set(spine.artifacts) == {node.registry.digest(M, 3)}
         await idle(spine)
@@ -233,8 +231,7 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         node.registry.point(model, A, 1)
     node.room = RoomLimits(rollback_retention_s=0.0)
     deleted = node.registry.models[M]
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         sweep = node.plane.sweep
         node.registry.forget(M)
         for _ in range(2):

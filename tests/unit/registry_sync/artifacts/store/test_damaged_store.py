@@ -16,7 +16,7 @@ from registry_sync.operations.explained_model import explain_model
 from registry_sync.operations.state import state_document
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
 
 
 def parts(node: NodeInMemory, version: int) -> dict[str, Path]:
@@ -54,8 +54,7 @@ async def told(node: NodeInMemory) -> State:
 
 async def both_here(node: NodeInMemory) -> None:
     """Have the bytes of two versions here, the first one active."""
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.point(M, "shadow", 2)
         await spine.poll()
         await node.serves(2, "shadow")
@@ -148,8 +147,7 @@ async def test_a_bad_record_hides_no_other_from_retention(node: NodeInMemory) ->
         node.registry.down = False
         node.registry.remove(M, 2)
         await spine.poll()
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         await node.plane.sweep.run()
         await becomes(lambda: not unneeded.exists(), "what nothing needs goes")
         await node.shows(1, VersionState.AVAILABLE)
@@ -160,8 +158,7 @@ async def test_a_damaged_artifact_that_nothing_needs_goes(node: NodeInMemory) ->
     async with node.control_plane() as spine:
         node.registry.unpoint(M, "shadow")
         await spine.poll()
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
     parts(node, 2)["record"].unlink()
     parts(node, 2)["record"].write_text("")
     before = fetches(node, 2)
@@ -195,10 +192,7 @@ async def test_no_environment_is_built_from_altered_bytes(
 
     monkeypatch.setattr(node.environments, "build", note)
     async with node.control_plane() as spine:
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
+        await promoted(node, spine, 2)
     assert built
     assert not [text for text in built if "altered" in text]
     assert fetches(node, 2) == before + 1

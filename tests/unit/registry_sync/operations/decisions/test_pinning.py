@@ -8,10 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted, refused
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved
+from tests.fakes.operating import asking, decide, listening, refused
 from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
 
@@ -24,16 +23,8 @@ async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> dic
     return await decide(client, "/pin", model=M, alias=alias, version=version)
 
 
-async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
-    """Move the alias in the registry, and let everything happen that this makes happen."""
-    node.registry.point(M, A, version)
-    await spine.poll()
-    await idle(spine)
-
-
 async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         answer = await pinned(client, 2)  # never here before, and nobody stamped it
         assert (answer["outcome"], answer["from_version"], answer["to_version"]) == ("active", 1, 2)
         assert node.gateway.points(M, A) == 2
@@ -52,8 +43,7 @@ async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMem
 
 
 async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         assert (await pinned(client, 1))["outcome"] == "active"
         node.registry.unpoint(M, A)
         for _ in range(3):
@@ -65,9 +55,7 @@ async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> N
 
 
 async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, listening(node, spine) as command:
         assert (await command("rollback", f"{M}@{A}")).exit_code == 0
         node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
         done = await command("pin", f"{M}@{A}", "3")
@@ -82,8 +70,7 @@ async def test_a_pin_that_cannot_serve_stays_and_what_served_serves(node: NodeIn
 
 
 async def test_what_is_quarantined_is_not_pinned(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await quarantined(node, spine)
         reason = await refused(client, "/pin", model=M, alias=A, version=2)
         assert spine.journal.view.quarantines[M, 2].reason in reason
@@ -93,8 +80,7 @@ async def test_what_is_quarantined_is_not_pinned(node: NodeInMemory) -> None:
 
 
 async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await pinned(client, 2)
         await idle(spine)
         answer = await decide(client, "/rollback", model=M, alias=A)
@@ -107,8 +93,7 @@ async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
 async def test_a_version_whose_stamp_is_not_its_digest_is_pinned_and_never_serves(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.stamp(M, 2, node.registry.digest(M, 2))
         node.registry.tamper(M, 2)
         await spine.poll()
@@ -120,8 +105,7 @@ async def test_a_version_whose_stamp_is_not_its_digest_is_pinned_and_never_serve
 
 
 async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         del node.registry.files[f"fake:/{M}/2"]["MLmodel"]
         answer = await pinned(client, 2)
         assert answer["pinned"] is False
@@ -133,8 +117,7 @@ async def test_a_version_with_wrong_bytes_is_not_pinned(node: NodeInMemory) -> N
 async def test_a_version_whose_bytes_were_never_right_is_not_fetched_to_be_pinned(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.spoil(M, 2)
         assert (await pinned(client, 2))["pinned"] is False
         (quarantine,) = spine.journal.view.quarantines.values()
@@ -155,8 +138,7 @@ async def test_a_version_whose_bytes_were_never_right_is_not_fetched_to_be_pinne
 async def test_what_cannot_be_pinned_is_said(
     node: NodeInMemory, route: str, body: dict[str, object], status: int, says: str
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         answer = await client.post(route, json=body)
     assert answer.status_code == status
     assert says in str(answer.json()["detail"])
@@ -164,8 +146,7 @@ async def test_what_cannot_be_pinned_is_said(
 
 async def test_a_pin_that_is_not_waited_for_can_be_asked_for_again(node: NodeInMemory) -> None:
     gate = node.registry.hold_fetches[f"fake:/{M}/2"] = threading.Event()
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         done = await command("pin", f"{M}@{A}", "2", "--no-wait")
         assert done.exit_code == 4
         assert f"{M}@{A} is not pinned, and stays at version 1" in done.stderr
@@ -182,8 +163,7 @@ async def test_a_pin_that_is_not_waited_for_can_be_asked_for_again(node: NodeInM
 
 
 async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         assert (await client.post("/freeze")).json()["changed"] is True
         assert (await client.post("/freeze")).json()["changed"] is False
         for asked_by in ("poll", "webhook"):
@@ -206,11 +186,9 @@ async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> 
 
 
 async def test_a_promotion_under_way_does_not_end_in_a_frozen_node(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.stages_wait = True
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: len(node.gateway.stages) == 2, "the standby is being warmed")
         await client.post("/freeze")
         node.gateway.end_stage(node.gateway.stages[-1])
@@ -219,9 +197,7 @@ async def test_a_promotion_under_way_does_not_end_in_a_frozen_node(node: NodeInM
 
 
 async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         await client.post("/freeze")
         rolled = await decide(client, "/rollback", model=M, alias=A)
         assert (rolled["outcome"], node.gateway.points(M, A)) == ("active", 1)
@@ -234,8 +210,7 @@ async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> No
 async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes_back(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await client.post("/freeze")
     (node.folder / "ledger.db").unlink()
     async with node.control_plane() as spine:
@@ -248,8 +223,7 @@ async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes
 
 
 async def test_the_command_pins_and_freezes(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         done = await command("pin", f"{M}@{A}", "2")
         assert done.exit_code == 0, done.stderr
         assert f"{M}@{A} is pinned at version 2 (was 1)." in done.stdout

@@ -14,7 +14,7 @@ from registry_sync.domain import Hold, Initiator, Rejection
 from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
 from tests.fakes.operating import asking, decide, listening
 
 LATEST = "latest"
@@ -132,10 +132,8 @@ async def test_a_version_whose_stamp_cannot_be_read_is_refused(node: NodeInMemor
 
 async def test_what_stands_in_the_way_instead_is_said(node: NodeInMemory) -> None:
     node.registry.stamp(M, 2, "sha256:" + "0" * 64)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+    async with node.following(1) as spine, asking(node, spine) as client:
+        await node.promotes(2)
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
         await idle(spine)
         answer = await client.post("/retry", json=TWO)
@@ -145,10 +143,8 @@ async def test_what_stands_in_the_way_instead_is_said(node: NodeInMemory) -> Non
 async def test_a_version_that_failed_on_live_traffic_may_be_tried_again(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+    async with node.following(1) as spine, asking(node, spine) as client:
+        await node.promotes(2)
         await node.serves(2)
         node.gateway.go_back(M, A, "it did worse on live traffic")
         await becomes(lambda: spine.journal.view.holds, "the rollback is recorded")
@@ -156,8 +152,7 @@ async def test_a_version_that_failed_on_live_traffic_may_be_tried_again(
         node.gateway.libraries = "others"
         node.gateway.restart()
         await idle(spine)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert node.gateway.points(M, A) == 1, "its libraries were not the reason"
         assert spine.journal.view.rejections
         answer = await decide(client, "/retry", **TWO)
@@ -196,8 +191,7 @@ async def test_a_gateway_with_other_libraries_tries_it_again(node: NodeInMemory)
         stages = len(node.gateway.stages)
         node.gateway.restart()
         await idle(spine)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert len(node.gateway.stages) == stages, "nothing has changed that it could need"
         node.gateway.libraries = "others"
         node.gateway.restart()
@@ -255,11 +249,9 @@ async def test_outcomes_that_a_control_plane_misses_are_found_out_anew(
     gateway = node.gateway
     node.stage_timeout_s = 1.0
     gateway.fails[M, 2] = ("warm_up_failed", "it answers NaN")
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         gateway.stages_wait = True
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: gateway.stages[-1].version == 2, "version 2 is staged")
         with monkeypatch.context() as patched:
             patched.setattr(gateway, "observe", _unreachable)

@@ -9,7 +9,7 @@ from gateway.contract.references import AliasRef
 from registry_sync.domain import Hold
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, promoted, refused
+from tests.fakes.operating import asking, decide, refused
 
 
 def replace_bytes(node: NodeInMemory, version: int, *, stamp: bool = True) -> None:
@@ -30,8 +30,7 @@ async def test_bytes_that_a_hold_means_and_nobody_has_are_not_fetched_for_ever(
 ) -> None:
     if stamped:
         node.registry.stamp(M, 2, node.registry.digest(M, 2))
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await decide(client, "/pin", model=M, alias=A, version=2)
         await idle(spine)
     lose_copies(node)
@@ -55,8 +54,7 @@ async def test_bytes_that_a_hold_means_and_nobody_has_are_not_fetched_for_ever(
 async def test_a_version_that_is_not_listed_is_compared_with_what_is_meant_first(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.publish("other", 1, stamp="sha256:" + "0" * 64)
         meant = "sha256:" + "1" * 64
         await node.operators.hold(Hold("other", A, None, 1, meant, "operator", 1.0))
@@ -72,9 +70,7 @@ async def test_a_rollback_to_bytes_that_were_replaced_says_at_once_how_to_go_on(
     node: NodeInMemory,
 ) -> None:
     node.registry.stamp(M, 1, node.registry.digest(M, 1))
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         replace_bytes(node, 1)
         await spine.poll()
         assert "`rollback --to 1`" in await refused(client, "/rollback", model=M, alias=A)
@@ -91,8 +87,7 @@ async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_r
 ) -> None:
     before = node.registry.digest(M, 1)
     node.registry.stamp(M, 1, before)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         if held:
             await decide(client, "/pin", model=M, alias=A, version=1)
         await idle(spine)
@@ -100,8 +95,7 @@ async def test_what_served_comes_back_after_a_lost_table_though_its_bytes_were_r
         replace_bytes(node, 1)
         await spine.poll()  # remembered, so that the next one begins with it
     node.gateway.restart(lose_table=True)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         assert node.gateway.active[AliasRef(M, A)].digest == before
         fetching.set()
         await idle(spine)

@@ -35,8 +35,7 @@ async def test_an_on_demand_alias_becomes_active_when_somebody_calls_it(node: No
             ("activate", "complete"),
         ]
         # What serves is replaced as ever, without anybody's call.
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await node.serves(2)
         assert [(s.keep, s.replaces) for s in node.gateway.stages[1:]] == [(True, 1)]
 
@@ -105,8 +104,7 @@ async def test_aliases_of_one_preloaded_version_come_up_together_without_a_failu
 
 async def test_what_is_wrong_with_tags_reaches_the_gateway(node: NodeInMemory) -> None:
     tag(node, laod="preload", replicas="many")
-    async with node.control_plane():
-        await node.serves(1)
+    async with node.following(1):
         assert node.gateway.catalogue is not None
         (model,) = node.gateway.catalogue.models
         assert model.policy.problems == [

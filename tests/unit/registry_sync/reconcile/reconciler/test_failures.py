@@ -23,7 +23,7 @@ from registry_sync.reconcile.steps.fetch import _Confirmed
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.system.threads import Threads
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
 
 DIGESTS = {number: f"sha256:{number:064x}" for number in (1, 2, 3)}
 
@@ -125,9 +125,7 @@ async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loo
 ) -> None:
     now = time.time()
     node.clock = lambda: now  # it stands still, so that no pause ends
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         with node.refusing_ledger():
             node.gateway.want(M, 2)
             await becomes(lambda: spine.steps.backoff.get(("fetch", M, 2)), "it has failed")
@@ -175,8 +173,7 @@ async def test_a_gateway_that_a_pass_finds_gone_is_suspected(
 async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         compared, go = asyncio.Event(), asyncio.Event()
 
         async def confirm(_action: Activate, _watch: Stopwatch) -> StepFailure | None:
@@ -185,11 +182,9 @@ async def test_an_alias_that_moves_on_during_the_comparison_is_not_activated(
             return None
 
         monkeypatch.setattr(spine.fetch_step, "confirm", confirm)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await compared.wait()
-        node.registry.point(M, A, 1)
-        await spine.poll()
+        await node.promotes(1)
         go.set()
         await idle(spine)
         assert [one.version for one in node.gateway.activations] == [1]
@@ -216,15 +211,13 @@ async def test_a_quarantine_whose_storage_tells_nothing_is_fetched_again_later(
     now = 1000.0
     node.clock = lambda: now
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         before = dict(node.registry.files[f"fake:/{M}/2"])
         node.registry.spoil(M, 2)
         node.gateway.want(M, 2)
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
         node.registry.files[f"fake:/{M}/2"] = before
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert spine.journal.view.quarantines
         now += 1000.0
         await spine.poll()

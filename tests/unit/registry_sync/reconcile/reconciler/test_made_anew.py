@@ -18,8 +18,8 @@ from registry_sync.errors import LedgerError, SourceError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted, refused
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
+from tests.fakes.operating import asking, decide, listening, refused
 
 MLFLOW, S3 = True, False
 KINDS = pytest.mark.parametrize("marks", [MLFLOW, S3], ids=["marks", "no marks"])
@@ -50,9 +50,7 @@ async def gone(node: NodeInMemory, spine: Reconciler) -> None:
     """Have the model deleted, and two listings see it; another model is there still."""
     node.registry.publish("other", 1)
     node.registry.forget(M)
-    for _ in range(2):
-        await spine.poll()
-        await idle(spine)
+    await polled(spine, times=2)
 
 
 def answers(node: NodeInMemory, selector: str) -> str:
@@ -314,8 +312,7 @@ async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Pat
         await means(node, old)
         make_anew(node)
         node.registry.files[f"fake:/{M}/1/1"] = node.registry.files[f"fake:/{M}/1"]
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
         assert (await explained(client, A))["why"] == "follows"
         assert spine.journal.view.accepted[M, 1].creation == node.registry.version(M, 1).creation
@@ -434,9 +431,7 @@ async def test_a_hold_ends_when_the_version_that_it_kept_away_is_made_anew(
     tmp_path: Path,
 ) -> None:
     node = NodeInMemory.with_versions(tmp_path, 2)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         answered = await decide(client, "/rollback", model=M, alias=A)
         assert answered["outcome"] == "active", answered
         await idle(spine)
@@ -453,8 +448,7 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
 ) -> None:
     node = NodeInMemory.with_versions(tmp_path, 2)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         if by_rule:
             await promoted(node, spine, 2)
             node.gateway.go_back(M, A, "it failed")
@@ -465,8 +459,7 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
         new = node.registry.make_anew(M, 1)
         node.registry.point(M, A, 2 if by_rule else 1)
         node.registry.without_latest(M)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert answers(node, f"@{A}") == old, "what serves, serves"
         node.gateway.want(M, 1)
         await becomes(lambda: answers(node, "1") == new, "callers by number get what there is")
@@ -561,19 +554,13 @@ async def test_a_withdrawn_alias_does_not_come_back_where_it_was(
             node.registry.unfollow(M, A)
         else:
             node.registry.point(M, A, 2)
-        for _ in range(2):
-            await spine.poll()
-            await idle(spine)
+        await polled(spine, times=2)
         assert node.gateway.points(M, A) is None
         assert [one.asked_by for one in spine.ledger.activations_of(M, A)] == ["poll"]
 
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         node.registry.unpoint(M, A)
-        for _ in range(2):
-            await spine.poll()
-            await idle(spine)
+        await polled(spine, times=2)
         assert node.gateway.points(M, A) is None
         if not restart:
             await wished_elsewhere(spine)
@@ -586,9 +573,7 @@ async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_act
     tmp_path: Path,
 ) -> None:
     node = node_on(tmp_path)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         node.registry.unpoint(M, A)
         await spine.poll()
         retire = node.gateway.retire
@@ -656,8 +641,7 @@ async def altered(node: NodeInMemory, spine: Reconciler) -> str:
 
 async def test_an_acceptance_follows_a_fetch_that_is_under_way(tmp_path: Path) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         new = await altered(node, spine)
         await idle(spine)
         proceed = node.registry.hold_fetches[M] = threading.Event()
@@ -677,8 +661,7 @@ async def test_an_acceptance_whose_fetch_fails_says_what_failed_and_to_ask_again
     tmp_path: Path,
 ) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         new = await altered(node, spine)
         await idle(spine)
         node.registry.fetch_error = SourceError("the storage does not answer")
@@ -696,8 +679,7 @@ async def test_accepted_bytes_answer_although_the_quarantine_could_not_be_releas
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         new = await altered(node, spine)
 
         def refuse(*_: object) -> bool:

@@ -66,8 +66,7 @@ def notes(node: NodeInMemory) -> dict[str, str]:
 async def promoted(node: NodeInMemory, spine: Reconciler) -> None:
     """Point the alias at version 2, whose bytes are here then."""
     await node.serves(1)
-    node.registry.point(M, A, 2)
-    await spine.poll()
+    await node.promotes(2)
     await node.shows(2, VersionState.AVAILABLE)
 
 

@@ -27,8 +27,7 @@ from registry_sync.planning.actions import Activate
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
 
 # --- the ordinary way -----------------------------------------------------------------------------
 
@@ -36,8 +35,7 @@ from tests.fakes.operating import promoted
 async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         assert [(s.keep, s.replaces) for s in node.gateway.stages] == [(False, None)]
         await promoted(node, spine, 2)
         assert [(s.keep, s.replaces) for s in node.gateway.stages[1:]] == [(True, 1)]
@@ -54,11 +52,9 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
 
 
 async def test_bytes_that_change_during_the_stage_are_not_activated(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1):
         node.gateway.stages_wait = True
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: len(node.gateway.stages) == 2, "version 2 is staged")
         node.registry.tamper(M, 2)
         node.gateway.stages_wait = False
@@ -68,16 +64,13 @@ async def test_bytes_that_change_during_the_stage_are_not_activated(node: NodeIn
 
 
 async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.refuses[M, A] = ("draining", "not now")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: node.gateway.standbys, "version 2 stands by")
         node.registry.publish(M, 3)
         node.registry.without_latest(M)
-        node.registry.point(M, A, 3)
-        await spine.poll()
+        await node.promotes(3)
 
         def versions() -> list[int]:
             return [one.version for one in node.gateway.standbys.values()]
@@ -95,9 +88,7 @@ async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -
 async def test_the_snapshot_is_sent_again_only_when_it_says_something_new(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         sent, listed_at = node.gateway.snapshots, node.listed_at
         node.registry.now = listed_at + 60
         await spine.poll()
@@ -113,14 +104,12 @@ async def test_the_snapshot_is_sent_again_only_when_it_says_something_new(
 
 
 async def test_nothing_is_fetched_that_no_alias_and_no_caller_means(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await node.shows(2, VersionState.REGISTERED)
         assert "fake:/churn/2" not in node.registry.fetched
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
-        entry = node.gateway.version(M, 2)
-        assert entry is not None
+        entry = node.entry(2)
         assert entry.digest == node.registry.digest(M, 2)
         await idle(spine)
         assert node.gateway.points(M, A) == 1
@@ -132,8 +121,7 @@ async def test_callers_of_one_slow_model_hold_up_no_promotion_of_another(
 ) -> None:
     gate = node.registry.hold_fetches["slow"] = threading.Event()
     try:
-        async with node.control_plane() as spine:
-            await node.serves(1)
+        async with node.following(1) as spine:
             for version in range(1, at_once + 1):
                 node.registry.publish("slow", version)
             node.registry.without_latest("slow")
@@ -141,8 +129,7 @@ async def test_callers_of_one_slow_model_hold_up_no_promotion_of_another(
             for version in range(1, at_once + 1):
                 node.gateway.want("slow", version)
             await becomes(lambda: len(spine.steps.busy) == 2, "two of its versions are fetched")
-            node.registry.point(M, A, 2)
-            await spine.poll()
+            await node.promotes(2)
             await node.serves(2)
             gate.set()
             await becomes(lambda: not node.gateway.wanted, "all of them come in the end")
@@ -154,8 +141,7 @@ async def test_aliases_that_move_together_leave_no_standby_behind(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.registry.point(M, "other", 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await node.serves(1, "other")
         confirm, go = spine.fetch_step.confirm, asyncio.Event()
 
@@ -185,8 +171,7 @@ async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -
     node.registry.without_latest("slow")
     for alias in aliases:
         node.registry.point("slow", alias, 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(
             lambda: all(node.gateway.points("slow", alias) == 1 for alias in aliases),
             "the slow model serves",
@@ -219,18 +204,15 @@ async def test_bytes_altered_after_they_were_first_seen_are_not_promoted(
     node: NodeInMemory, tells_listings: bool
 ) -> None:
     node.registry.tells_listings = tells_listings
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
         node.registry.tamper(M, 2)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await node.shows(2, VersionState.QUARANTINED)
         await idle(spine)
         assert node.gateway.points(M, A) == 1
-        entry = node.gateway.version(M, 2)
-        assert entry is not None
+        entry = node.entry(2)
         assert "this node accepted" in str(entry.reason)
         # Stamped as they are now, they are what the publisher wants.
         node.registry.stamp(M, 2, node.registry.digest(M, 2))
@@ -242,14 +224,11 @@ async def test_bytes_altered_after_they_were_first_seen_are_not_promoted(
 async def test_a_stamp_that_the_bytes_do_not_have_quarantines(node: NodeInMemory) -> None:
     node.registry.publish(M, 3, stamp="sha256:" + "0" * 64)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.point(M, A, 3)
-        await spine.poll()
+    async with node.following(1) as spine:
+        await node.promotes(3)
         await node.shows(3, VersionState.QUARANTINED)
         fetches = node.registry.fetched.count("fake:/churn/3")
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert node.registry.fetched.count("fake:/churn/3") == fetches == 1
         assert node.gateway.points(M, A) == 1
 
@@ -280,10 +259,8 @@ async def test_an_unstamped_version_is_refused_where_a_digest_is_required(
 ) -> None:
     node.require_digest = True
     node.registry.stamp(M, 1, node.registry.digest(M, 1))
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+    async with node.following(1):
+        await node.promotes(2)
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.QUARANTINED)
         assert node.gateway.points(M, A) == 1
@@ -296,19 +273,15 @@ async def test_a_version_that_does_not_warm_is_rejected_and_tried_no_more(
     node: NodeInMemory,
 ) -> None:
     node.gateway.fails[M, 2] = ("warm_up_failed", "the answer is not finite")
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+    async with node.following(1) as spine:
+        await node.promotes(2)
         await becomes(lambda: spine.journal.view.rejections, "version 2 is rejected")
         await idle(spine)
         stages = len(node.gateway.stages)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert len(node.gateway.stages) == stages
         assert node.gateway.points(M, A) == 1
-        entry = node.gateway.version(M, 2)
-        assert entry is not None
+        entry = node.entry(2)
         assert (entry.state, "not finite" in str(entry.reason)) == (VersionState.AVAILABLE, True)
 
 
@@ -316,8 +289,7 @@ async def rejected(node: NodeInMemory, spine: Reconciler) -> None:
     """Have version 2 rejected, and what it lacked put right."""
     await node.serves(1)
     node.gateway.fails[M, 2] = ("load_failed", "a library is missing")
-    node.registry.point(M, A, 2)
-    await spine.poll()
+    await node.promotes(2)
     await becomes(lambda: spine.journal.view.rejections, "version 2 is rejected")
     await idle(spine)
     node.gateway.fails.clear()
@@ -332,12 +304,9 @@ async def test_a_rejected_version_is_tried_again_when_its_alias_is_moved_there_a
     async with node.control_plane() as spine:
         await idle(spine)
         assert spine.journal.view.rejections  # a start is no new wish
-        entry = node.gateway.version(M, 2)
-        assert entry is not None
+        entry = node.entry(2)
         assert "when the registry moves an alias to it anew" in str(entry.reason)
-        node.registry.point(M, A, 1)
-        await spine.poll()
-        await idle(spine)
+        await moved(node, spine, 1)
         assert spine.journal.view.rejections  # nor is a wish for something else
         await promoted(node, spine, 2)
         assert spine.journal.view.rejections == {}
@@ -351,13 +320,11 @@ async def test_a_rejection_whose_release_the_ledger_did_not_take_is_released_lat
 
     async with node.control_plane() as spine:
         await rejected(node, spine)
-        node.registry.point(M, A, 1)
-        await spine.poll()
+        await node.promotes(1)
         node.registry.point(M, A, 2)
         with monkeypatch.context() as patched:
             patched.setattr(spine.ledger, "end_rejection", silent)
-            await spine.poll()
-            await idle(spine)
+            await polled(spine)
             assert node.gateway.points(M, A) == 1
         await spine.poll()
         await node.serves(2)
@@ -374,8 +341,7 @@ async def test_an_alias_that_could_not_be_followed_for_a_while_is_no_new_wish(
         )
         await spine.poll()
         node.registry.models[M] = listed
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert spine.journal.view.rejections
 
 
@@ -436,8 +402,7 @@ async def test_what_the_gateway_holds_is_asked_for_again_and_again(node: NodeInM
 
 
 async def test_a_dead_registry_changes_nothing_and_is_shown(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.down = True
         await spine.poll()
 
@@ -451,24 +416,19 @@ async def test_a_dead_registry_changes_nothing_and_is_shown(node: NodeInMemory) 
 
 
 async def test_an_empty_registry_changes_nothing(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.forget(M)
-        for _ in range(3):
-            await spine.poll()
-            await idle(spine)
+        await polled(spine, times=3)
         assert node.gateway.points(M, A) == 1
         assert spine.listings.error is not None
 
 
 async def test_a_lost_table_comes_back_with_the_registry_down(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1):
+        pass
     node.registry.down = True
     node.gateway.restart(lose_table=True)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.catalogue, "the catalogue is published")
         await idle(spine)
         assert spine.ledger.activations_of(M, A)[0].asked_by == "recovery"
@@ -487,9 +447,7 @@ async def test_a_rollback_needs_no_comparison_that_cannot_be_made(
     node: NodeInMemory, error: SyncError
 ) -> None:
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2):
         node.registry.fetch_error = error
         await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
@@ -504,9 +462,8 @@ async def test_a_lost_table_comes_back_without_a_comparison_that_cannot_be_made(
     node: NodeInMemory, error: SyncError
 ) -> None:
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1):
+        pass
     node.registry.fetch_error = error
     node.gateway.restart(lose_table=True)
     async with node.control_plane():
@@ -517,9 +474,8 @@ async def test_what_cannot_be_compared_because_it_is_incomplete_is_not_recovered
     node: NodeInMemory,
 ) -> None:
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1):
+        pass
     node.registry.fetch_error = IncompleteArtifactError("files are missing")
     node.gateway.restart(lose_table=True)
     async with node.control_plane() as spine:
@@ -531,13 +487,11 @@ async def test_what_cannot_be_compared_because_it_is_incomplete_is_not_recovered
 
 async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
         node.registry.fetch_error = NoDiskRoomError("the disk is nearly full")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "the comparison fails")
         assert node.gateway.points(M, A) == 1
         node.registry.fetch_error = None
@@ -547,11 +501,9 @@ async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemor
 async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory) -> None:
     node.registry.publish(M, 3)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.refuses[M, A] = ("table_write_failed", "the disk is full")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "it is refused")
         for _ in range(9):  # as if it had gone on for long
             spine.steps.backoff.failed(
@@ -569,21 +521,17 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
         node.registry.publish(M, version)
     node.registry.without_latest(M)
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine:
         node.gateway.want(M, 3)
         await node.shows(3, VersionState.AVAILABLE)
         await idle(spine)
         node.registry.hold_fetches["fake:/churn/3"] = threading.Event()
-        node.registry.point(M, A, 3)
-        await spine.poll()
+        await node.promotes(3)
         await becomes(lambda: ("activate", M, A) in spine.steps.busy, "version 3 is compared")
         if to == 1:
             await node.operators.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
         else:
-            node.registry.point(M, A, 4)
-            await spine.poll()
+            await node.promotes(4)
         await node.serves(to)
         await idle(spine)
         assert [one.version for one in node.gateway.activations] == [1, 2, to]
@@ -593,9 +541,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
 
 async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine:
         before = node.registry.digest(M, 1)
         node.registry.tamper(M, 1)
         await node.operators.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
@@ -605,8 +551,7 @@ async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: Node
 
 
 async def test_a_lost_ledger_is_filled_again_and_trusts_nothing_anew(node: NodeInMemory) -> None:
-    async with node.control_plane():
-        await node.serves(1)
+    async with node.following(1):
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
     (node.folder / "ledger.db").unlink()
@@ -620,9 +565,7 @@ async def test_a_lost_ledger_is_filled_again_and_trusts_nothing_anew(node: NodeI
 
 
 async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         (node.folder / "ledger.db").unlink()
         await spine.next_decision()
         await idle(spine)
@@ -635,9 +578,7 @@ async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -
 async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_after(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         read, record, failures = spine.ledger.view, spine.ledger.activated, [1] * 3
 
         def view(models: AbstractSet[str] | None = None) -> LedgerView:
@@ -664,9 +605,7 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
 async def test_a_move_that_an_operator_wanted_is_recorded_later_as_the_operators(
     node: NodeInMemory, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         record, failures = spine.ledger.activated, [1]
 
         def activated(activation: Activation) -> None:
@@ -696,12 +635,9 @@ async def test_a_lost_artifact_store_is_fetched_again(node: NodeInMemory) -> Non
 
 
 async def test_a_gateway_that_is_back_without_news_is_followed_at_once(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         node.gateway.down = True  # as one that is frozen: its long poll stays open, and it is gone
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.observation.unreachable, "another call notices")
         node.gateway.down = False
         began_at = time.monotonic()
@@ -719,9 +655,7 @@ async def test_it_ends_in_the_middle_of_a_fetch(node: NodeInMemory) -> None:
 
 async def test_a_gateway_that_was_silent_is_heard_again_at_once(node: NodeInMemory) -> None:
     """What it says is what it says then: nothing of it need have changed."""
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         spine.observation.suspect("it did not answer")
         await becomes(lambda: spine.observation.unreachable, "it is lost")
         await becomes(lambda: not spine.observation.unreachable, "it is heard", patience_s=10)

@@ -12,22 +12,15 @@ from gateway.routing.route_table import RouteTable
 from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import reconciler
-from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.registry import registry_view
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.operating import asking, decide
 
 
 def too_slow(before: Aspired | None = None) -> Aspired:
     """The whole list takes too long; single models answer."""
     raise SourceError("the registry did not answer within 30 s")
-
-
-async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
-    node.registry.point(M, A, version)
-    await spine.poll()
-    await idle(spine)
 
 
 def listed(node: NodeInMemory) -> set[str]:
@@ -71,8 +64,7 @@ async def test_a_hint_before_the_first_listing_hides_no_other_model(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.registry.publish("other", 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
         await idle(spine)
     (node.folder / "ledger.db").unlink()
@@ -123,8 +115,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
 ) -> None:
     node.registry.publish("other", 1)
     node.registry.publish(M, 9)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
         await idle(spine)
     before = told(node).models
@@ -137,8 +128,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
         node.registry.down = False
         node.registry.forget("other")
         await spine.poll()
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         other = node.gateway.version("other", 1)
         assert other is not None
         assert other.state is VersionState.DELETED, "a listing says that it is gone"
@@ -146,8 +136,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
 
 async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
     node.registry.publish("other", 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
         await idle(spine)
     (node.folder / "ledger.db").unlink()
@@ -164,16 +153,14 @@ async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
             await spine.next_decision()
         assert node.gateway.snapshots == before, "nothing is news"
         node.registry.down = False
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert not any(one.remembered for one in spine.announcer.models.values())
         assert told(node).complete
 
 
 async def test_what_is_remembered_counts_from_the_ledgers_first_answer(node: NodeInMemory) -> None:
     node.registry.publish("other", 1)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
         await idle(spine)
     content = node.break_ledger()

@@ -8,7 +8,7 @@ from gateway.contract.catalogue import VersionState
 from registry_sync.domain import Hold
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, promoted
 
 
 @pytest.fixture
@@ -41,11 +41,9 @@ async def test_what_is_here_is_offered_and_promoted(node: NodeInMemory) -> None:
         await tells(node, spine)
         assert spine.journal.trouble is not None
         for number in (1, 2):
-            entry = node.gateway.version(M, number)
-            assert entry is not None
+            entry = node.entry(number)
             assert entry.digest == node.registry.digest(M, number)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await node.serves(2)
         assert node.registry.fetched == []
         node.mend_ledger(content)
@@ -87,10 +85,7 @@ async def test_bytes_that_are_stamped_are_promoted(node: NodeInMemory) -> None:
 @pytest.mark.parametrize("damaged", [False, True])
 async def test_what_was_rolled_back_stays_rolled_back(node: NodeInMemory, damaged: bool) -> None:
     async with node.control_plane() as spine:
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await node.serves(2)
-        await idle(spine)
+        await promoted(node, spine, 2)
         await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
         await node.serves(1)
         await idle(spine)

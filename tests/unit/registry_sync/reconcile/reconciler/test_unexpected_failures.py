@@ -40,9 +40,7 @@ async def test_the_control_plane_goes_on_when_it_works_again(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = NodeInMemory.with_versions(tmp_path, 3)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
         owner, name, error = CALLS[call]
         with monkeypatch.context() as broken:
             broken.setattr(owner, name, failing(error))
@@ -67,16 +65,14 @@ async def test_the_gateway_is_followed_after_a_call_that_failed_unexpectedly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = NodeInMemory.with_versions(tmp_path, 2)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         with monkeypatch.context() as broken:
             broken.setattr(node.gateway, "observe", failing(MemoryError()))
             spine.observation.suspect("another call failed")
             await becomes(
                 lambda: "MemoryError" in str(spine.observation.unreachable), "it cannot be asked"
             )
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await node.serves(2)
 
 

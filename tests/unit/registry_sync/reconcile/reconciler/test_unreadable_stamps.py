@@ -10,8 +10,8 @@ from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
+from tests.fakes.operating import asking
 
 WHY = "the stamp of version 2 cannot be read"
 URI = f"fake:/{M}/2"
@@ -25,8 +25,7 @@ def garble(node: NodeInMemory, version: int, problem: str | None = WHY) -> None:
 
 
 async def listed(spine: Reconciler) -> None:
-    await spine.poll()
-    await idle(spine)
+    await polled(spine)
 
 
 def table(node: NodeInMemory) -> RouteTable:
@@ -38,8 +37,7 @@ def table(node: NodeInMemory) -> RouteTable:
 
 async def test_it_is_neither_fetched_nor_promoted_and_that_is_said(node: NodeInMemory) -> None:
     garble(node, 2)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.point(M, A, 2)
         await listed(spine)
         await listed(spine)
@@ -57,8 +55,7 @@ async def test_it_is_neither_fetched_nor_promoted_and_that_is_said(node: NodeInM
 
 async def test_a_caller_by_number_does_not_bring_it(node: NodeInMemory) -> None:
     garble(node, 2)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.want(M, 2)
         await listed(spine)
         await node.shows(2, VersionState.FAILED)
@@ -66,10 +63,7 @@ async def test_a_caller_by_number_does_not_bring_it(node: NodeInMemory) -> None:
 
 
 async def test_what_is_here_and_serves_goes_on_and_answers_nobody_else(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
-        await promoted(node, spine, 1)
+    async with node.following(1, 2, 1) as spine:
         garble(node, 2)
         garble(node, 1)
         await listed(spine)
@@ -83,9 +77,7 @@ async def test_what_is_here_and_serves_goes_on_and_answers_nobody_else(node: Nod
 
 
 async def test_an_alias_that_was_lost_does_not_come_back_on_it(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine:
         garble(node, 2)
         await listed(spine)
         staged = len(node.gateway.stages)
@@ -116,8 +108,7 @@ async def test_it_is_remembered_while_the_registry_is_down(node: NodeInMemory) -
     ],
 )
 async def test_operators_are_told(node: NodeInMemory, path: str, body: dict[str, object]) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         garble(node, 2)
         await listed(spine)
         answer = await client.post(path, json=body)
@@ -129,8 +120,7 @@ async def test_operators_are_told(node: NodeInMemory, path: str, body: dict[str,
 
 async def test_it_is_followed_once_it_can_be_read(node: NodeInMemory) -> None:
     garble(node, 2)
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.point(M, A, 2)
         await listed(spine)
         node.registry.stamp(M, 2, node.registry.digest(M, 2))

@@ -9,7 +9,7 @@ from registry_sync.errors import IncompleteArtifactError
 from registry_sync.planning.actions import Fetch
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import M, NodeInMemory, idle
 
 
 async def test_step_without_effect_is_not_repeated_at_full_speed(
@@ -35,8 +35,7 @@ async def test_step_without_effect_is_not_repeated_at_full_speed(
 async def test_step_that_is_due_anew_begins_at_once(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         for version in (1, 2, 1, 2):
-            node.registry.point(M, A, version)
-            await spine.poll()
+            await node.promotes(version)
             await node.serves(version)
         assert not spine.steps.backoff.failures(M)
 
@@ -64,11 +63,9 @@ async def test_a_time_that_comes_while_the_gateway_is_away_is_slept_for_once(
     ahead_s = 0.0
     node = NodeInMemory.with_versions(tmp_path, 2)
     node.clock = lambda: time.time() + ahead_s
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.fails[M, 2] = ("unavailable", "no room")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.failures(M), "it failed")
         node.gateway.stop()
         await becomes(lambda: spine.observation.unreachable, "the gateway is away")

@@ -43,9 +43,7 @@ def _fetches(node: NodeInMemory) -> int:
 
 
 async def test_a_copy_that_a_load_found_altered_is_fetched_again(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         before = _fetches(node)
         node.gateway.find_damaged(M, 1)
         await becomes(lambda: _fetches(node) == before + 1, "the bytes are fetched again")
@@ -69,9 +67,7 @@ async def test_a_copy_that_is_damaged_again_and_again_is_fetched_less_and_less_o
         return fetch(uri, into, **how)
 
     monkeypatch.setattr(node.registry, "fetch", slowly)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         pauses = []
         for _ in range(6):
             stored = spine.artifacts[node.registry.digest(M, 1)]
@@ -97,13 +93,11 @@ async def _is_told(node: NodeInMemory, spine: Reconciler) -> None:
 
 
 async def test_a_stage_has_no_copy_fetched_at_full_speed_either(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.fails[M, 2] = ("integrity", "the file model.skops was changed")
         digest = node.registry.digest(M, 2)
         spine._copies._drops[digest] = _Drop(20, time.time(), pause_s=3600.0)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         subject = ("stage", M, 2, digest)
         await becomes(lambda: spine.steps.backoff.get(subject), "the stage has failed")
         failure = spine.steps.backoff.get(subject)
@@ -123,9 +117,7 @@ async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
 
     now = [2e9]  # it stands still, so that no pause ends
     node.clock = lambda: now[0]
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         monkeypatch.setattr(spine.store, "drop", refuse)
         now[0] += 1000
         node.gateway.find_damaged(M, 1, now[0])
@@ -136,8 +128,7 @@ async def test_a_copy_that_the_disk_keeps_is_not_dropped_at_full_speed(
 
 
 async def test_without_the_registry_no_copy_is_dropped(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.registry.down = True
         await spine.poll()
         before = _fetches(node)

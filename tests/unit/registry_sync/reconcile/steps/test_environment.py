@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.contract.catalogue import CatalogueVersion, Environment, VersionState
+from gateway.contract.catalogue import Environment, VersionState
 from gateway.contract.references import AliasRef
 from registry_sync.artifacts.environments.compatibility import MismatchPolicy
 from registry_sync.errors import EnvironmentFailedError
 from tests.fakes.callers import table_of
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
 
 TAG = "gateway.environment"
 
@@ -20,23 +20,15 @@ def tag_version(node: NodeInMemory, version: int, value: str) -> None:
     node.registry.models[M] = replace(model, versions={**model.versions, version: tagged})
 
 
-def shown(node: NodeInMemory, version: int) -> CatalogueVersion:
-    entry = node.gateway.version(M, version)
-    assert entry is not None
-    return entry
-
-
 async def test_an_environment_is_built_between_fetch_and_stage(node: NodeInMemory) -> None:
     tag_version(node, 1, "own")
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
-        entry = shown(node, 1)
+    async with node.at_rest(1) as spine:
+        entry = node.entry(1)
         assert entry.environment.kind == "own"
         assert entry.environment.python == f"/environments/{entry.environment.digest}/python"
         assert entry.description is not None
         assert entry.description["dependency_verdict"]["status"] == "ok"
-        assert shown(node, 2).environment == Environment()
+        assert node.entry(2).environment == Environment()
         steps = [a.action for a in reversed(spine.ledger.attempts_of(M))]
         assert steps == ["fetch", "environment", "stage", "activate"]
     async with node.control_plane() as spine:  # it is there already
@@ -47,15 +39,14 @@ async def test_an_environment_is_built_between_fetch_and_stage(node: NodeInMemor
 async def test_a_build_that_cannot_succeed_rejects_the_version_until_the_tag_goes(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         tag_version(node, 2, "own")
         node.registry.point(M, A, 2)
         node.environments.error = EnvironmentFailedError("no such package: zzz")
         await spine.poll()
         await node.shows(2, VersionState.FAILED)
         await idle(spine)
-        entry = shown(node, 2)
+        entry = node.entry(2)
         assert entry.digest is None
         assert "no such package: zzz" in str(entry.reason)
         assert node.gateway.points(M, A) == 1
@@ -70,7 +61,7 @@ async def test_a_build_that_fails_for_now_is_tried_again(node: NodeInMemory) -> 
     node.environments.error = EnvironmentFailedError("no index", transient=True)
     async with node.control_plane() as spine:
         await node.shows(1, VersionState.FAILED)
-        assert shown(node, 1).reason == "no index"
+        assert node.entry(1).reason == "no index"
         assert spine.journal.view.rejections == {}
         node.environments.error = None
         await node.serves(1)
@@ -80,13 +71,12 @@ async def test_an_environment_outlives_the_registrys_memory_of_its_version(
     node: NodeInMemory,
 ) -> None:
     tag_version(node, 1, "own")
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         model = node.registry.models[M]
         node.registry.models[M] = replace(model, versions={2: model.versions[2]}, aliases={A: 2})
         await spine.poll()
         await node.shows(1, VersionState.DELETED)
-        assert shown(node, 1).environment.kind == "own"
+        assert node.entry(1).environment.kind == "own"
 
 
 async def test_what_requires_other_libraries_is_refused_where_that_is_set(
@@ -99,7 +89,7 @@ async def test_what_requires_other_libraries_is_refused_where_that_is_set(
     node.on_mismatch = MismatchPolicy.REFUSE
     async with node.control_plane() as spine:
         await node.shows(2, VersionState.FAILED)
-        entry = shown(node, 2)
+        entry = node.entry(2)
         assert "no-such-package (not here, required ==3)" in str(entry.reason)
         assert entry.description is not None
         assert entry.description["dependency_verdict"]["status"] == "refuse"
@@ -113,8 +103,7 @@ async def test_what_requires_other_libraries_is_refused_where_that_is_set(
 
 async def test_the_sweep_removes_an_environment_that_no_artifact_means(node: NodeInMemory) -> None:
     tag_version(node, 1, "own")
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await spine.environment_step.sweep(spine.artifacts.values(), older_than_s=0)
         assert len(node.environments.there) == len(spine.environment_step.built) == 1
         await spine.environment_step.sweep([], older_than_s=0)
@@ -136,9 +125,7 @@ async def test_a_predecessor_keeps_its_environment_while_its_successor_does_not_
     node: NodeInMemory, before: str, after: str, fault: str
 ) -> None:
     tag_version(node, 1, before)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         digest, environment = node.gateway.active[AliasRef(M, A)].digest, serving_environment(node)
         assert environment.kind == before
         node.registry.make_anew(M, 1)
@@ -149,8 +136,7 @@ async def test_a_predecessor_keeps_its_environment_while_its_successor_does_not_
         node.registry.without_latest(M)
         node.registry.point(M, A, 1)
         tag_version(node, 1, after)
-        await spine.poll()
-        await idle(spine)
+        await polled(spine)
         assert node.gateway.active[AliasRef(M, A)].digest == digest
         assert serving_environment(node) == environment
 
@@ -159,13 +145,10 @@ async def test_a_copy_that_goes_on_while_its_version_is_altered_keeps_its_enviro
     node: NodeInMemory,
 ) -> None:
     tag_version(node, 1, "own")
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         environment = serving_environment(node)
         node.registry.stamp(M, 1, "sha256:" + "e" * 64)
         tag_version(node, 1, "own")
-        await spine.poll()
-        await idle(spine)
-        assert shown(node, 1).digest is None
+        await polled(spine)
+        assert node.entry(1).digest is None
         assert serving_environment(node) == environment

@@ -21,7 +21,7 @@ from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress
 from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, listening, promoted
+from tests.fakes.operating import asking, listening
 
 
 @pytest.fixture
@@ -72,13 +72,10 @@ async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
     node.registry.publish(M, 2)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         spine.fetch_step._confirmed.clear()
         gate = node.registry.hold_fetches[M] = threading.Event()
-        node.registry.point(M, A, 1)
-        await spine.poll()
+        await node.promotes(1)
         await becomes(lambda: any(one.total_bytes for one in spine.fetch_step.fetches), "it moves")
         (fetch,) = (await client.get("/state")).json()["fetches"]
         assert (fetch["version"], fetch["comparing"]) == (1, True)
@@ -91,9 +88,7 @@ async def test_a_fetch_that_an_operator_asks_for_is_told_to_the_gateway(
 ) -> None:
     node.registry.publish(M, 2)
     node.registry.without_latest(M)
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1):
         gate = node.registry.hold_fetches[M] = threading.Event()
         node.operators.fetch(M, 2)
         await node.shows(2, VersionState.FETCHING)

@@ -11,23 +11,20 @@ from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator
 from registry_sync.reconcile.steps.backoff import Backoff
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved
 
 
 @pytest.mark.parametrize("swap", ["unload_first", "auto"])
 async def test_what_cannot_be_compared_is_not_staged(tmp_path: Path, swap: str) -> None:
     node = NodeInMemory.with_versions(tmp_path, 2)
     node.registry.models[M] = replace(node.registry.models[M], tags={"gateway.swap": swap})
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.want(M, 2)
         await node.shows(2, VersionState.AVAILABLE)
         await idle(spine)
         staged = len(node.gateway.stages)
         node.registry.lists_nothing = True
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await idle(spine)
+        await moved(node, spine, 2)
         assert len(node.gateway.stages) == staged
         assert node.gateway.points(M, A) == 1
         node.registry.lists_nothing = False
@@ -42,11 +39,9 @@ async def test_what_takes_down_what_serves_is_rarely_tried_again(
 ) -> None:
     node = NodeInMemory.with_versions(tmp_path, 2)
     node.registry.models[M] = replace(node.registry.models[M], tags={"gateway.swap": swap})
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.fails[M, 2] = (failure, "example.org cannot be resolved")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         subject = ("stage", M, 2, node.registry.digest(M, 2))
         await becomes(lambda: spine.steps.backoff.get(subject), "the stage has failed")
         failed = spine.steps.backoff.get(subject)
@@ -63,11 +58,9 @@ async def test_an_operator_who_wants_it_waits_for_no_pause(tmp_path: Path) -> No
     node.registry.models[M] = replace(
         node.registry.models[M], tags={"gateway.swap": "unload_first"}
     )
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         node.gateway.fails[M, 2] = ("unavailable", "example.org cannot be resolved")
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         digest = node.registry.digest(M, 2)
         await becomes(lambda: spine.steps.backoff.get(("stage", M, 2, digest)), "it has failed")
         node.gateway.fails.clear()

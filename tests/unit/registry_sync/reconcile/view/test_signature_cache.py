@@ -9,10 +9,9 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import VersionState
 from registry_sync.domain.signature_diff import SignaturePolicy
-from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.operating import asking, decide, listening
 
 SAYS = "the signature of version 2 differs from that of version 1: input y (double) is new"
 
@@ -25,12 +24,6 @@ def node(tmp_path: Path) -> NodeInMemory:
     made.registry.sign(M, 2, "x", "y")
     made.registry.sign(M, 3, "x")
     return made
-
-
-async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
-    node.registry.point(M, A, version)
-    await spine.poll()
-    await idle(spine)
 
 
 async def shown(client: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,9 +42,7 @@ def announced(node: NodeInMemory) -> tuple[str | None, str | None]:
 
 
 async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
         assert announced(node) == (None, None)
         with capture_logs() as logs:
             await promoted(node, spine, 2)
@@ -69,8 +60,7 @@ async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
 
 async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeInMemory) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         staged = len(node.gateway.stages)
         await moved(node, spine, 2)
         assert (node.gateway.points(M, A), len(node.gateway.stages)) == (1, staged)
@@ -86,8 +76,7 @@ async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeI
 @pytest.mark.parametrize("how", ["pin", "rollback"])
 async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await moved(node, spine, 2)
         answer = await decide(client, f"/{how}", model=M, alias=A, version=2)
         assert answer["outcome"] == "active", answer
@@ -96,22 +85,18 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
 
 async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await moved(node, spine, 2)
         assert node.gateway.points(M, A) == 1
     node.on_signature_change = SignaturePolicy.IGNORE
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(2)
-        await idle(spine)
+    async with node.at_rest(2) as spine, asking(node, spine) as client:
         state, _ = await shown(client)
         assert (state["signature_change"], *announced(node)) == (None, None, None)
 
 
 async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
-    async with node.control_plane() as spine:
-        await node.serves(1)
+    async with node.following(1) as spine:
         await moved(node, spine, 2)
         node.gateway.restart(lose_table=True)
         await becomes(lambda: node.gateway.points(M, A) == 1, "what served comes back")
@@ -125,22 +110,17 @@ async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
 ) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
     node.registry.without_latest(M)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await idle(spine)
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
         if then:
             node.registry.unpoint(M, A)
-            for _ in range(2):
-                await spine.poll()
-                await idle(spine)
+            await polled(spine, times=2)
             assert node.gateway.points(M, A) is None
             await moved(node, spine, 2)
             await node.serves(2)
             return
         node.gateway.stages_wait = True
         node.gateway.restart(lose_table=True)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await node.shows(2, VersionState.AVAILABLE)
         assert node.gateway.points(M, A) is None
         _, explained = await shown(client)
@@ -155,17 +135,13 @@ async def test_a_compatible_change_is_told_and_not_refused(node: NodeInMemory) -
     optional = model.replace('"name": "y", "required": true', '"name": "y", "required": false')
     assert optional != model
     node.registry.files[path]["MLmodel"] = optional.encode()
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         state, _ = await shown(client)
         assert state["signature_change"].endswith("is new and optional (compatible)")
 
 
 async def test_the_commands_tell_it(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as run:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, listening(node, spine) as run:
         for command in (("status",), ("explain", M, f"@{A}")):
             said = " ".join((await run(*command)).stdout.split())
             assert "input y (double) is new" in said, said

@@ -15,8 +15,8 @@ from registry_sync.errors import LedgerError
 from registry_sync.planning.actions import EndHold, RetireAlias
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
-from tests.fakes.operating import asking, decide, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.operating import asking, decide, listening
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -45,8 +45,7 @@ async def test_what_was_answered_counts_though_the_ledger_cannot_be_read_after_i
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.registry.point(M, "staging", 2)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await node.serves(2, "staging")
         await idle(spine)
         with monkeypatch.context() as broken:
@@ -54,9 +53,7 @@ async def test_what_was_answered_counts_though_the_ledger_cannot_be_read_after_i
             assert (await client.post("/freeze")).status_code == 202
             kept = await decide(client, "/pin", model=M, alias="staging", version=1)
             assert kept["outcome"] == "active"
-            node.registry.point(M, A, 2)
-            await spine.poll()
-            await idle(spine)
+            await moved(node, spine, 2)
             assert (node.gateway.points(M, A), node.gateway.points(M, "staging")) == (1, 1)
             assert (await client.post("/unfreeze")).json()["changed"] is True
             await node.serves(2)
@@ -68,8 +65,7 @@ async def test_what_was_answered_counts_though_the_ledger_cannot_be_read_after_i
 async def test_a_pin_that_cannot_serve_leaves_the_one_that_another_operator_made_meanwhile(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.stages_wait = True
         node.gateway.fails[M, 3] = ("load_failed", "a library is missing")
         first = asyncio.create_task(pinned(client, 3))
@@ -80,9 +76,7 @@ async def test_a_pin_that_cannot_serve_leaves_the_one_that_another_operator_made
         assert "pinned at version 1 by operator" in answer["reason"]
         node.gateway.end_stage(node.gateway.stages[-1])
         await idle(spine)
-        node.registry.point(M, A, 2)
-        await spine.poll()
-        await idle(spine)
+        await moved(node, spine, 2)
         assert node.gateway.points(M, A) == 1
 
 
@@ -123,8 +117,7 @@ def listed_before_publishing(
 async def test_a_pin_counts_for_the_pass_that_was_under_way(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch, moves: bool
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         if moves:
             await promoted(node, spine, 2)
             await decide(client, "/rollback", model=M, alias=A)
@@ -132,8 +125,7 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
             node.registry.point(M, A, 3)
         else:
             node.registry.unpoint(M, A)
-            await spine.poll()
-            await idle(spine)
+            await polled(spine)
         slow = Slow(node.gateway.change)
         monkeypatch.setattr(node.gateway, "change", slow)
         listed_before_publishing(spine, node, monkeypatch)
@@ -154,9 +146,7 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
     node: NodeInMemory,
 ) -> None:
     """The step is under way when the pin is made: only the ledger can tell the two apart."""
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
-        await promoted(node, spine, 2)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         await decide(client, "/rollback", model=M, alias=A)
         held = spine.journal.view.holds[AliasRef(M, A)]
         assert (await pinned(client, 1))["outcome"] == "active"
@@ -172,8 +162,7 @@ async def test_a_hold_that_another_has_replaced_is_not_ended_by_what_was_decided
 async def test_a_freeze_says_which_aliases_are_still_taken_away(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         slow = Slow(node.gateway.retire)
         monkeypatch.setattr(node.gateway, "retire", slow)
         node.registry.unpoint(M, A)
@@ -191,12 +180,10 @@ async def test_a_freeze_says_which_aliases_are_still_taken_away(
 async def test_the_command_freezes_and_waits_until_nothing_moves(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await node.serves(1)
+    async with node.following(1) as spine, listening(node, spine) as command:
         slow = Slow(node.gateway.activate)
         monkeypatch.setattr(node.gateway, "activate", slow)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await slow.asked.wait()
         at_once = await command("freeze", "--no-wait")
         assert (at_once.exit_code, f"still move aliases of: {M}" in at_once.stderr) == (0, True)
@@ -206,21 +193,17 @@ async def test_the_command_freezes_and_waits_until_nothing_moves(
         slow.goes_on.set()
         assert (await freezing).exit_code == 0
         before = moves_of_alias(node)
-        node.registry.point(M, A, 3)
-        await spine.poll()
-        await idle(spine)
+        await moved(node, spine, 3)
         assert (node.gateway.points(M, A), moves_of_alias(node)) == (2, before)
 
 
 async def test_a_pin_to_what_is_active_is_answered_when_nothing_moves_the_alias_any_more(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await node.serves(1)
+    async with node.following(1) as spine, asking(node, spine) as client:
         slow = Slow(node.gateway.activate)
         monkeypatch.setattr(node.gateway, "activate", slow)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await slow.asked.wait()
         pinning = asyncio.create_task(pinned(client, 1))
         await becomes(lambda: spine.journal.view.holds, "it is pinned")

@@ -13,8 +13,8 @@ from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.disk import fill_disk
 from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
-from tests.fakes.operating import asking, decide, listening, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, promoted
+from tests.fakes.operating import asking, decide, listening
 
 ALIAS = {"model": M, "alias": A}
 SHORTAGE = "holds.json cannot be read now: Too many open files"
@@ -241,8 +241,7 @@ async def test_what_only_the_ledger_can_end_stays_and_that_is_said(node: NodeInM
         node.gateway.fails[M, 3] = ("load_failed", "broken")
         node.registry.point(M, "trial", 3)
         node.registry.tamper(M, 2)
-        node.registry.point(M, A, 2)
-        await spine.poll()
+        await node.promotes(2)
         await becomes(lambda: spine.journal.view.rejections, "version 3 is rejected")
         await becomes(lambda: spine.journal.view.quarantines, "version 2 is quarantined")
         await idle(spine)
