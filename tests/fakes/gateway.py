@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
 from typing import get_args
 
 from gateway.contract.body import AliasBody
@@ -355,16 +354,3 @@ class FakeGateway:
     def _nack(self, code: NackCode, message: str) -> RolloutRejectedError:
         assert code in get_args(NackCode)
         return RolloutRejectedError(code, message)
-
-
-Look = Callable[[], object]
-
-
-async def becomes(look: Look, what: str, *, patience_s: float = 20.0) -> None:
-    """Wait until ``look`` is truthy."""
-    try:
-        async with asyncio.timeout(patience_s):
-            while not look():  # noqa: ASYNC110 - any condition, not an event
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"it never came true: {what}") from None

@@ -25,8 +25,9 @@ from registry_sync.reconcile.steps.ingestion import Ingestion
 from registry_sync.reconcile.view.node_view import NodeView
 from registry_sync.system.threads import Threads
 from tests.fakes.environments import FakeEnvironments
-from tests.fakes.gateway import FakeGateway, becomes
+from tests.fakes.gateway import FakeGateway
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.waiting import becomes
 
 _LEDGER_PATIENCE_S = 20.0
 M = "churn"
@@ -118,13 +119,13 @@ class NodeInMemory:
         async with self.control_plane() as spine:
             await self.serves(versions[0])
             for version in versions[1:]:
-                await promoted(self, spine, version)
+                await promoted(self, version)
             yield spine
 
     @contextlib.asynccontextmanager
-    async def at_rest(self, version: int) -> AsyncIterator[Reconciler]:
-        """Run a control plane that follows the alias at a version, and has nothing left to do."""
-        async with self.following(version) as spine:
+    async def at_rest(self, version: int | None = None) -> AsyncIterator[Reconciler]:
+        """Run a control plane that has nothing left to do, and follows the alias at a version."""
+        async with self.following(version) if version else self.control_plane() as spine:
             await idle(spine)
             yield spine
 
@@ -192,6 +193,21 @@ class NodeInMemory:
             lambda: self.gateway.points(M, alias) == version, f"@{alias} points at {version}"
         )
 
+    async def settles_at(self, version: int) -> None:
+        """Wait until the alias points at a version, and nothing is left to do."""
+        await self.serves(version)
+        await idle(self.plane.reconciler)
+
+    async def stays_at(self, version: int) -> None:
+        """Let everything happen that is due; the alias points at this version after it."""
+        await idle(self.plane.reconciler)
+        assert self.gateway.points(M, A) == version
+
+    async def brings(self, version: int) -> None:
+        """Have a caller wait for a version's bytes, and wait until they are here."""
+        self.gateway.want(M, version)
+        await self.shows(version, VersionState.AVAILABLE)
+
     async def shows(self, version: int, state: VersionState) -> None:
         def look() -> bool:
             entry = self.gateway.version(M, version)
@@ -232,14 +248,13 @@ async def polled(spine: Reconciler, *, times: int = 1) -> None:
         await idle(spine)
 
 
-async def moved(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+async def moved(node: NodeInMemory, version: int) -> None:
     """Move the alias in the registry, and let everything happen that this makes happen."""
     await node.promotes(version)
-    await idle(spine)
+    await idle(node.plane.reconciler)
 
 
-async def promoted(node: NodeInMemory, spine: Reconciler, version: int) -> None:
+async def promoted(node: NodeInMemory, version: int) -> None:
     """Move the alias in the registry, and wait until it is followed and nothing is left to do."""
     await node.promotes(version)
-    await node.serves(version)
-    await idle(spine)
+    await node.settles_at(version)

@@ -53,10 +53,19 @@ class FakeRegistry:
     # --- what an ML engineer does -----------------------------------------------------------------
 
     def publish(
-        self, model: str, version: int, *, stamp: str | None = None, size_bytes: int = 0
+        self,
+        model: str,
+        version: int,
+        *,
+        stamp: str | None = None,
+        size_bytes: int = 0,
+        latest: bool = True,
     ) -> str:
         """Register a version, of at least ``size_bytes`` in all; its digest."""
-        return self._register(model, version, f"fake:/{model}/{version}", stamp, size_bytes)
+        digest = self._register(model, version, f"fake:/{model}/{version}", stamp, size_bytes)
+        if not latest:
+            self.without_latest(model)
+        return digest
 
     def make_anew(self, model: str, version: int, *, stamp: bool = False) -> str:
         """Register a version that was deleted, with other bytes at another place; its digest."""

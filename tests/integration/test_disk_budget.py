@@ -17,9 +17,9 @@ from registry_sync.sources.s3_publisher import Publisher, read_folder
 from registry_sync.sources.s3_registry import connect_s3_registry
 from registry_sync.sources.storage.fetcher import Fetcher, FetchLimits
 from registry_sync.sources.storage.s3 import connect_s3
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.waiting import becomes
 from tests.servers import Seaweed
 
 pytestmark = pytest.mark.integration

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.contract import AliasRef
-from gateway.contract.catalogue import VersionState
 from registry_sync.ledger import bounded_calls
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, promoted
 from tests.fakes.operating import asking
+from tests.fakes.waiting import becomes
 from tests.servers import Postgres
 
 LIMIT_S = 1.0
@@ -42,8 +41,7 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
     node: NodeInMemory, postgresql_server: Postgres
 ) -> None:
     async with node.following(1) as spine, asking(node, spine) as operator:
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         await idle(spine)
         with postgresql_server.hung():
             node.registry.point(M, A, 2)
@@ -70,7 +68,7 @@ async def test_decisions_go_on_and_are_recorded_once_it_answers(
         told = {one.what for one in spine.ledger.decisions_of(M)}
         assert told == {"freeze", "unfreeze"}
         await becomes(lambda: not spine.threads.abandoned_ledger_threads(), "no thread is left")
-        await promoted(node, spine, 3)
+        await promoted(node, 3)
         assert [one.version for one in spine.ledger.activations_of(M, A)] == [3, 2, 1]
 
 

@@ -13,9 +13,9 @@ from registry_sync.errors import SourceError, error_text
 from registry_sync.settings import SyncSettings
 from registry_sync.sources.storage.location import ScratchFolder
 from registry_sync.sources.storage.resolve import open_location
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, polled
 from tests.fakes.operating import asking
+from tests.fakes.waiting import becomes
 
 REGISTRY = "registry01 did not answer: registry01 is down"
 LOCATION = "s3://models-prod/team-a/churn/1"

@@ -60,6 +60,11 @@ class Watched(Stand):
             await asyncio.gather(*self.automatic._rollbacks.values())
             self.automatic.look()
 
+    async def sees(self, *traffic):
+        """Have traffic, and look at it."""
+        self.traffic(*traffic)
+        await self.looked()
+
     def active(self, alias="champion"):
         return self.node.table.active[AliasRef("m", alias)]
 
@@ -78,11 +83,9 @@ async def watched(tmp_path):
 
 async def test_a_version_that_fails_on_live_traffic_is_rolled_back_and_held(watched, tmp_path):
     await watched.promoted(2)
-    watched.traffic(2, 15, 4)
-    await watched.looked()
+    await watched.sees(2, 15, 4)
     assert watched.active().version == 2, "nineteen requests prove nothing"
-    watched.traffic(2, 1)
-    await watched.looked()
+    await watched.sees(2, 1)
     now = watched.active()
     assert (now.version, now.digest, now.previous_version) == (1, D[1], 2)
     assert (now.asked_by, now.since) == ("gateway", 1000.0)
@@ -113,8 +116,7 @@ async def test_an_observation_continues_when_its_version_is_no_longer_listed(wat
 
 async def test_a_rolled_back_version_is_refused_until_it_is_released(watched, tmp_path):
     await watched.promoted(2)
-    watched.traffic(2, 0, 20)
-    await watched.looked()
+    await watched.sees(2, 0, 20)
     with pytest.raises(RolloutRefusedError, match="automatic rollback"):
         await watched.promoted(2)
     request = contract.AllowRequest(model="m", alias="champion", digest=D[2])
@@ -123,18 +125,15 @@ async def test_a_rolled_back_version_is_refused_until_it_is_released(watched, tm
         assert (await watched.rollout.allow(request)).generation == generation
     assert TableFile(tmp_path).load("champion").refused_digests == ()
     await watched.promoted(2)
-    watched.traffic(2, 100)
-    await watched.looked()
+    await watched.sees(2, 100)
     assert watched.active().version == 2, "it is compared by its requests since"
 
 
 async def test_a_good_version_stays_and_is_not_observed_after_its_window(watched):
     await watched.promoted(2)
-    watched.traffic(2, 1000)
-    await watched.looked()
+    await watched.sees(2, 1000)
     watched.now += WINDOW_S + 1
-    watched.traffic(2, 0, 1000)
-    await watched.looked()
+    await watched.sees(2, 0, 1000)
     assert watched.active().version == 2
 
 
@@ -144,8 +143,7 @@ async def test_only_promotions_by_the_registry_are_rolled_back(watched, asked_by
     if asked_by is None:  # as an older gateway wrote it down
         unknown = watched.active().model_copy(update={"asked_by": None})
         watched.node.replace(watched.node.table.with_active(unknown))
-    watched.traffic(2, 0, 100)
-    await watched.looked()
+    await watched.sees(2, 0, 100)
     assert watched.active().version == 2
 
 
@@ -153,8 +151,7 @@ async def test_an_alias_without_a_previous_version_stays(tmp_path):
     stand = Watched(tmp_path)
     await stand.publish()
     await stand.promoted(1)
-    stand.traffic(1, 0, 100)
-    await stand.looked()
+    await stand.sees(1, 0, 100)
     assert stand.active().version == 1
     assert stand.node.warnings == {}
 
@@ -164,8 +161,7 @@ async def test_the_same_bytes_under_another_number_are_not_observed(watched):
         update={"version": 2, "previous_version": 1, "previous_digest": D[1]}
     )
     watched.node.replace(watched.node.table.with_active(same))
-    watched.traffic(2, 0, 100)
-    await watched.looked()
+    await watched.sees(2, 0, 100)
     assert watched.active().version == 2
 
 
@@ -181,8 +177,7 @@ async def test_every_alias_is_rolled_back_to_its_own_previous_version(watched):
     watched.now += WINDOW_S + 1
     await watched.promoted(3)
     await watched.promoted(3, alias="canary")
-    watched.traffic(3, 0, 20)
-    await watched.looked()
+    await watched.sees(3, 0, 20)
     assert (watched.active().version, watched.active("canary").version) == (1, 4)
     assert watched.active("old").version == 3, "its window is over"
     assert sorted(watched.held()) == [("canary", 3), ("champion", 3)]
@@ -196,11 +191,9 @@ async def test_a_rolled_back_alias_is_not_observed(watched):
     watched.traffic(2, 100)
     watched.now += 5
     await watched.promoted(3)
-    watched.traffic(3, 0, 20)
-    await watched.looked()
+    await watched.sees(3, 0, 20)
     assert (watched.active().version, watched.held()) == (2, [("champion", 3)])
-    watched.traffic(2, 0, 200)
-    await watched.looked()
+    await watched.sees(2, 0, 200)
     assert (watched.active().version, watched.active().previous_version) == (2, 3)
     assert watched.node.warnings == {}
 
@@ -250,8 +243,7 @@ async def test_an_inadmissible_previous_version_stops_the_rollback(watched, of_1
     await watched.promoted(2)
     body = catalogue(**of_1)
     await watched.rollout.catalogue.take(body, body.model_dump_json().encode())
-    watched.traffic(2, 0, 20)
-    await watched.looked()
+    await watched.sees(2, 0, 20)
     assert (watched.active().version, watched.held()) == (2, [])
     assert says in watched.node.warnings[A]
     assert "20 of 20 requests failed" in watched.node.warnings[A]
@@ -281,8 +273,7 @@ async def test_a_rollback_that_failed_is_tried_again_every_ten_seconds(watched):
 async def test_without_room_for_both_versions_it_rolls_back_at_once(watched):
     await watched.promoted(2)
     watched.residents.failures[1] = LoadError("no_room", "two do not fit")
-    watched.traffic(2, 0, 20)
-    await watched.looked()
+    await watched.sees(2, 0, 20)
     assert watched.active().version == 1
 
 
@@ -301,8 +292,7 @@ async def test_the_previous_version_comes_up_as_its_policy_requires(watched, swa
     if other is not None:
         await watched.promoted(2, alias=other, asked_by="operator")
     await watched.promoted(2)
-    watched.traffic(2, 0, 20)
-    await watched.looked()
+    await watched.sees(2, 0, 20)
     assert (watched.active().version, watched.residents.swaps[-1]) == (1, (used, 1))
 
 
@@ -327,8 +317,7 @@ async def test_a_failed_write_changes_nothing_and_is_tried_again(watched, monkey
 
 async def test_an_observation_continues_after_a_restart_with_new_requests(watched, tmp_path):
     await watched.promoted(2)
-    watched.traffic(2, 0, 19)
-    await watched.looked()
+    await watched.sees(2, 0, 19)
     again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = 60.0
     again.traffic(2, 0, 19)

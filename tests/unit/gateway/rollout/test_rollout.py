@@ -130,20 +130,23 @@ class Stand:
         return await self.rollout.activate(request)
 
 
+@pytest.fixture
+async def stand(tmp_path):
+    return Stand(tmp_path)
+
+
 async def refused(awaitable):
     with pytest.raises(RolloutRefusedError) as raised:
         await awaitable
     return raised.value.code
 
 
-async def test_a_catalogue_has_the_resident_set_look_at_what_is_asked_of_versions_now(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_catalogue_has_the_resident_set_look_at_what_is_asked_of_versions_now(stand):
     await stand.publish()
     assert stand.residents.looks == 1
 
 
-async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(stand):
     await stand.publish()
     await stand.stage(1)
     await stand.activate(1)
@@ -157,8 +160,7 @@ async def test_a_promotion_moves_the_alias_and_keeps_the_old_one_as_previous(tmp
     assert (active.version, active.previous_version, active.previous_digest) == (2, 1, D[1])
 
 
-async def test_what_is_acknowledged_is_on_disk(tmp_path):
-    stand = Stand(tmp_path)
+async def test_what_is_acknowledged_is_on_disk(stand, tmp_path):
     await stand.publish()
     await stand.stage(1)
     await stand.activate(1)
@@ -166,9 +168,8 @@ async def test_what_is_acknowledged_is_on_disk(tmp_path):
 
 
 async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_nothing(
-    tmp_path, monkeypatch
+    stand, monkeypatch
 ):
-    stand = Stand(tmp_path)
     await stand.publish()
     await stand.stage(1)
     before = stand.node.table
@@ -177,8 +178,7 @@ async def test_a_table_that_cannot_be_written_is_not_acknowledged_and_changes_no
     assert stand.node.table is before
 
 
-async def test_when_it_is_closed_nothing_is_staged_any_more(tmp_path):
-    stand = Stand(tmp_path)
+async def test_when_it_is_closed_nothing_is_staged_any_more(stand):
     stand.residents.gate.clear()
     request = contract.StageRequest(stage_id="s1", model="m", version=1, digest=D[1])
     stand.rollout.standbys.start(request)
@@ -188,8 +188,7 @@ async def test_when_it_is_closed_nothing_is_staged_any_more(tmp_path):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_failed_stage_is_reported_and_cannot_be_activated(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_failed_stage_is_reported_and_cannot_be_activated(stand):
     stand.residents.failures[2] = LoadError("warm_up_failed", "the example predicts NaN")
     outcome = await stand.stage(2)
     assert (outcome.failure, outcome.message) == ("warm_up_failed", "the example predicts NaN")
@@ -197,8 +196,7 @@ async def test_a_failed_stage_is_reported_and_cannot_be_activated(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["_swap", "_stand_by"])
-async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch, step):
-    stand = Stand(tmp_path)
+async def test_a_stage_that_fails_unexpectedly_is_reported(stand, monkeypatch, step):
 
     def fail(*_):
         raise RuntimeError("out of order")
@@ -210,15 +208,13 @@ async def test_a_stage_that_fails_unexpectedly_is_reported(tmp_path, monkeypatch
     assert stand.residents.unstaged == ["s2"]
 
 
-async def test_staged_bytes_are_not_other_bytes(tmp_path):
-    stand = Stand(tmp_path)
+async def test_staged_bytes_are_not_other_bytes(stand):
     assert await refused(stand.activate(1)) == "not_staged"
     await stand.stage(1)
     assert await refused(stand.activate(1, digest=D[2])) == "not_staged"
 
 
-async def test_an_alias_that_has_moved_on_refuses(tmp_path):
-    stand = Stand(tmp_path)
+async def test_an_alias_that_has_moved_on_refuses(stand):
     for version in (1, 2):
         await stand.stage(version)
     await stand.activate(1)
@@ -236,8 +232,7 @@ async def test_a_held_digest_is_refused_with_its_reason(tmp_path):
         await stand.activate(2)
 
 
-async def test_an_activation_asked_twice_is_acknowledged_twice_and_done_once(tmp_path):
-    stand = Stand(tmp_path)
+async def test_an_activation_asked_twice_is_acknowledged_twice_and_done_once(stand):
     await stand.stage(1)
     first = await stand.activate(1, if_active={})
     again = await stand.activate(1, if_active={})
@@ -245,8 +240,7 @@ async def test_an_activation_asked_twice_is_acknowledged_twice_and_done_once(tmp
     assert stand.node.table.generation == 1
 
 
-async def test_a_standby_is_spared_until_it_is_activated(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_standby_is_spared_until_it_is_activated(stand):
     await stand.stage(1)
     state = await stand.rollout.observe(0)
     assert [one.version for one in state.standbys] == [1]
@@ -256,8 +250,7 @@ async def test_a_standby_is_spared_until_it_is_activated(tmp_path):
     assert (await stand.rollout.observe(0)).standbys == []
 
 
-async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_standby_that_is_taken_away_is_spared_no_longer(stand):
     await stand.stage(1)
     before = await stand.rollout.observe(0)
     for _ in range(2):  # asking again is fine
@@ -267,8 +260,7 @@ async def test_a_standby_that_is_taken_away_is_spared_no_longer(tmp_path):
     assert (told.standbys, told.generation) == ([], before.generation)
 
 
-async def test_who_is_resident_is_told_with_the_next_answer_and_is_no_news_itself(tmp_path):
-    stand = Stand(tmp_path)
+async def test_who_is_resident_is_told_with_the_next_answer_and_is_no_news_itself(stand):
     stand.node.libraries = "a mark"
     before = await stand.rollout.observe(0)
     served = ("m", 2, D[2]), ("m", 1, D[1]), ("other", 7, D[1])
@@ -287,24 +279,21 @@ def test_planes_of_different_age_understand_each_other():
     assert contract.NodeState.model_validate(newer) == told
 
 
-async def test_a_standby_nobody_activates_is_given_up(tmp_path, monkeypatch):
+async def test_a_standby_nobody_activates_is_given_up(stand, monkeypatch):
     monkeypatch.setattr(standbys, "STANDBY_TIMEOUT_S", 0.01)
-    stand = Stand(tmp_path)
     await stand.stage(1)
     async with asyncio.timeout(5):
         while stand.residents.unstaged != ["s1"]:
             await stand.node.next_change()
 
 
-async def test_a_cold_stage_is_warmed_once_and_is_the_first_to_go(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_cold_stage_is_warmed_once_and_is_the_first_to_go(stand):
     await stand.stage(1, keep=False)
     assert stand.residents.unstaged == ["s1"]
     await stand.activate(1)
 
 
-async def test_of_5000_outcomes_that_are_missed_the_newest_are_told(tmp_path):
-    stand = Stand(tmp_path)
+async def test_of_5000_outcomes_that_are_missed_the_newest_are_told(stand):
     for number in range(5000):
         stand.node.report(
             contract.StageOutcome(
@@ -367,9 +356,8 @@ async def test_a_newer_contract_is_refused_with_a_sentence(tmp_path):
     ],
 )
 async def test_what_another_alias_goes_on_meaning_is_not_unloaded_first(
-    tmp_path, moving, registry, swap
+    stand, moving, registry, swap
 ):
-    stand = Stand(tmp_path)
     await stand.publish(aliases=dict.fromkeys(registry, 1))
     await stand.stage(1)
     for alias in registry:
@@ -379,8 +367,7 @@ async def test_what_another_alias_goes_on_meaning_is_not_unloaded_first(
     assert stand.residents.swaps[-1] == (swap, 1)
 
 
-async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(tmp_path):
-    stand = Stand(tmp_path)
+async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(stand):
     await stand.publish()
     assert await refused(stand.publish()) == "stale_epoch"
     stand.node.copy_damaged(ArtifactRef("m", 1, D[1]), "altered")
@@ -394,8 +381,7 @@ async def test_a_damaged_copy_that_came_anew_is_loaded_without_a_pause(tmp_path)
     assert [one.digest for one in (await stand.rollout.observe(0)).damaged] == [D[2]]
 
 
-async def test_an_alias_is_retired_once_and_leaves_no_series(tmp_path):
-    stand = Stand(tmp_path)
+async def test_an_alias_is_retired_once_and_leaves_no_series(stand):
     await stand.publish()
     await stand.stage(1)
     for alias in ("champion", "build-1"):
@@ -408,8 +394,7 @@ async def test_an_alias_is_retired_once_and_leaves_no_series(tmp_path):
     assert {sample.labels["alias"] for sample in family.samples} == {"champion"}
 
 
-async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(tmp_path):
-    stand = Stand(tmp_path)
+async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(stand):
     await stand.publish()
     await stand.stage(1)
     stand.rollout.standbys.start(
@@ -422,8 +407,7 @@ async def test_who_was_staged_twice_is_spared_no_longer_than_until_it_is_active(
     assert stand.residents.unstaged[before:] == ["again"]
 
 
-async def test_what_a_predecessor_runs_under_outlives_a_restart(tmp_path):
-    stand = Stand(tmp_path)
+async def test_what_a_predecessor_runs_under_outlives_a_restart(stand, tmp_path):
     own = contract.Environment(kind="own", python="/environments/a/python")
 
     async def publish(epoch, digest, **members):

@@ -51,37 +51,25 @@ def resolve(snapshot, selector=None, model="churn"):
     return snapshot.resolve(model, parse_selector(selector) if selector else None)
 
 
-def test_a_number_means_that_version_and_its_bytes():
-    route = resolve(table(version(1), version(2)), "2")
-    assert (route.version, route.digest) == (2, DIGEST[2])
-
-
-def test_alias_means_its_active_version_not_the_aspired_one():
+@pytest.mark.parametrize(
+    ("selector", "actives", "default", "expected"),
+    [
+        pytest.param("2", {}, None, 2, id="a number means that version"),
+        pytest.param("champion", {"champion": 1}, None, 1, id="an alias: its active version"),
+        pytest.param("@champion", {"champion": 1}, None, 1, id="an alias with its sign"),
+        pytest.param(None, {"champion": 1, "latest": 2}, None, 1, id="nothing: the default alias"),
+        pytest.param(None, {"latest": 2}, None, 2, id="no default alias: latest"),
+        pytest.param(None, {"champion": 1, "prod": 2}, "prod", 2, id="a model's own default alias"),
+    ],
+)
+def test_a_selector_means_a_version_and_its_bytes(selector, actives, default, expected):
+    entries = [active(alias, number) for alias, number in actives.items()]
+    aspired = {"champion": 2} if selector else {}
     snapshot = table(
-        version(1), version(2), aliases={"champion": 2}, actives=[active("champion", 1)]
+        version(1), version(2), aliases=aspired, actives=entries, default_alias=default
     )
-    assert resolve(snapshot, "champion").version == 1
-    assert resolve(snapshot, "@champion").version == 1
-
-
-def test_no_version_means_the_default_alias():
-    snapshot = table(version(1), version(2), actives=[active("champion", 1), active("latest", 2)])
-    assert resolve(snapshot).version == 1
-
-
-def test_no_version_and_no_default_alias_means_latest():
-    snapshot = table(version(1), version(2), actives=[active("latest", 2)])
-    assert resolve(snapshot).version == 2
-
-
-def test_a_model_may_name_its_own_default_alias():
-    snapshot = table(
-        version(1),
-        version(2),
-        actives=[active("champion", 1), active("prod", 2)],
-        default_alias="prod",
-    )
-    assert resolve(snapshot).version == 2
+    route = resolve(snapshot, selector)
+    assert (route.version, route.digest) == (expected, DIGEST[expected])
 
 
 def test_a_default_alias_that_is_not_active_yet_does_not_fall_back_to_latest():

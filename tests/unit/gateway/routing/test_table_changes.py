@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ def written(folder: Path, count: int) -> RouteTable:
     for _ in range(count):
         table = change(file, table)
     return table
+
+
+def loaded(folder: Path, count: int) -> tuple[TableFile, RouteTable]:
+    """Let so many changes be acknowledged; read them back, to go on with."""
+    written(folder, count)
+    file = TableFile(folder)
+    return file, file.load("champion")
 
 
 def change(file: TableFile, table: RouteTable) -> RouteTable:
@@ -92,8 +99,7 @@ def test_a_long_table_is_written_anew_once_its_changes_are_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 1)
-    file = TableFile(tmp_path)
-    table = file.load("champion")
+    file, table = loaded(tmp_path, 0)
     for number in range(100):
         table = table.with_active(entry(AliasRef(f"m{number}", "champion"), 1))
     file.save_change(table, table.active)
@@ -122,9 +128,8 @@ def test_kill_at_any_step_keeps_the_last_acknowledged_change(
     after: bool,
     whole: bool,
 ) -> None:
-    written(tmp_path, 5)
-    file = TableFile(tmp_path)
-    before = acknowledged = file.load("champion")
+    file, before = loaded(tmp_path, 5)
+    acknowledged = before
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 0 if whole else 10**6)
         with nth_call(patch, call, nth, Killed(), after=after):
@@ -151,9 +156,7 @@ def change_of(table: RouteTable) -> RouteTable:
 def test_refused_change_is_in_neither_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, where: str
 ) -> None:
-    written(tmp_path, 0 if where == "files are new" else 5)
-    file = TableFile(tmp_path)
-    table = file.load("champion")
+    file, table = loaded(tmp_path, 0 if where == "files are new" else 5)
     with monkeypatch.context() as patch, contextlib.suppress(TableFileError):
         patch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 0 if where == "whole" else 10**6)
         with nth_call(patch, call, nth):
@@ -170,8 +173,7 @@ def test_change_refused_by_the_system_is_in_neither_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, left: int
 ) -> None:
     """What was added is taken back without a descriptor, and without room."""
-    file = TableFile(tmp_path)
-    table = file.load("champion")
+    file, table = loaded(tmp_path, 0)
     original = getattr(os, call)
 
     def fail(*args: Any, **options: Any) -> Any:
@@ -192,9 +194,7 @@ def test_change_refused_by_the_system_is_in_neither_copy(
 def test_change_that_could_not_be_undone_is_undone_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(tmp_path, 1)
-    file = TableFile(tmp_path)
-    table = file.load("champion")
+    file, table = loaded(tmp_path, 1)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -385,9 +385,7 @@ def test_the_table_before_and_the_changes_stand_in_for_one_that_cannot_be_read(
 def test_a_copy_that_cannot_be_read_is_waited_for_where_the_other_is_not_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: Callable[[Path], None]
 ) -> None:
-    table = written(tmp_path, 5)
-    file = TableFile(tmp_path)
-    file.load("champion")
+    file, table = loaded(tmp_path, 5)
     (left,) = set(FILES[1:3]) - {name}
     with unreadable(monkeypatch, name):
         other(tmp_path / left)
@@ -407,9 +405,7 @@ def test_a_copy_that_cannot_be_read_is_waited_for_where_the_other_is_not_whole(
 def test_changes_that_cannot_be_read_are_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
 ) -> None:
-    written(tmp_path, 5)
-    file = TableFile(tmp_path)
-    table = file.load("champion")
+    file, table = loaded(tmp_path, 5)
     with monkeypatch.context() as patch, unreadable(patch, *names):
         patch.setattr(table_files, "_LEAST_TABLE_CHANGES_BYTES", 0)
         table = change(file, table)  # and the table as a whole
@@ -502,31 +498,35 @@ def model_change(revision: int, name: str, *, epoch: int = 4, gone: bool = False
     return change.model_dump_json().encode()
 
 
-def test_models_that_changed_come_back_with_their_catalogue(tmp_path: Path) -> None:
-    file = TableFile(tmp_path)
-    models = [CatalogueModel(name=name, versions=[]) for name in ("a", "b", "c")]
-    document = Catalogue(writer="w", epoch=4, models=models).model_dump_json().encode()
-    file.keep_catalogue(document)
-    for revision, name in enumerate(("a", "b", "a", "new"), start=1):
+def catalogue(*names: str) -> bytes:
+    models = [CatalogueModel(name=name, versions=[]) for name in names]
+    return Catalogue(writer="w", epoch=4, models=models).model_dump_json().encode()
+
+
+def listed(folder: Path, *names: str, changed: Iterable[str] = ()) -> TableFile:
+    """Keep a catalogue of these models, and a change of each of those, one after another."""
+    file = TableFile(folder)
+    file.keep_catalogue(catalogue(*names))
+    for revision, name in enumerate(changed, start=1):
         file.keep_model(model_change(revision, name))
+    return file
+
+
+def test_models_that_changed_come_back_with_their_catalogue(tmp_path: Path) -> None:
+    file = listed(tmp_path, "a", "b", "c", changed=("a", "b", "a", "new"))
     file.keep_model(model_change(9, "c", gone=True))
     file.keep_model(model_change(1, "b", epoch=5))  # of a snapshot that is not the one in place
     table = TableFile(tmp_path).load("champion")
     assert table.names() == ["a", "b", "new"]
     aliases = [table.model(name).aliases.get("champion") for name in table.names()]
     assert aliases == [3, 2, 4]
-    file.keep_catalogue(document)
+    file.keep_catalogue(catalogue("a", "b", "c"))
     assert TableFile(tmp_path).load("champion").names() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=str)
 def test_damaged_changes_leave_the_catalogue_as_it_was(tmp_path: Path, damage: Damage) -> None:
-    file = TableFile(tmp_path)
-    model = CatalogueModel(name="a", versions=[])
-    catalogue = Catalogue(writer="w", epoch=4, models=[model])
-    file.keep_catalogue(catalogue.model_dump_json().encode())
-    for revision in (1, 2):
-        file.keep_model(model_change(revision, "a"))
+    listed(tmp_path, "a", changed=("a", "a"))
     damage.apply(tmp_path / "catalogue.changes")
     again = TableFile(tmp_path)
     assert again.load("champion").model("a").aliases.get("champion") in {None, 1, 2}
@@ -537,11 +537,7 @@ def test_damaged_changes_leave_the_catalogue_as_it_was(tmp_path: Path, damage: D
 
 @pytest.mark.parametrize("next_model", [True, False])
 def test_the_lines_beside_a_damaged_one_are_written_anew(tmp_path: Path, next_model: bool) -> None:
-    file = TableFile(tmp_path)
-    catalogue = Catalogue(writer="w", epoch=4, models=[])
-    file.keep_catalogue(catalogue.model_dump_json().encode())
-    for revision, name in enumerate(("a", "b", "c"), start=1):
-        file.keep_model(model_change(revision, name))
+    listed(tmp_path, changed=("a", "b", "c"))
     flip(tmp_path / "catalogue.changes", 1)
     file = TableFile(tmp_path)
     assert file.load("champion").names() == ["a", "c"]
@@ -558,10 +554,7 @@ def test_the_lines_beside_a_damaged_one_are_written_anew(tmp_path: Path, next_mo
 def test_models_that_cannot_be_read_stay_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = TableFile(tmp_path)
-    catalogue = Catalogue(writer="w", epoch=4, models=[])
-    file.keep_catalogue(catalogue.model_dump_json().encode())
-    file.keep_model(model_change(1, "a"))
+    listed(tmp_path, changed=("a",))
     with unreadable(monkeypatch, "catalogue.changes"):
         file = TableFile(tmp_path)
         assert file.load("champion").names() == []
@@ -575,14 +568,12 @@ def test_many_changes_ask_for_the_whole_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_files, "_LEAST_CATALOGUE_CHANGES_BYTES", 1000)
-    file = TableFile(tmp_path)
-    document = Catalogue(writer="w", epoch=4, models=[]).model_dump_json().encode()
-    file.keep_catalogue(document)
+    file = listed(tmp_path)
     assert not file.are_model_changes_long()
     for revision in range(1, 10):
         file.keep_model(model_change(revision, "a"))
     assert file.are_model_changes_long()
-    file.keep_catalogue(document)
+    file.keep_catalogue(catalogue())
     assert not file.are_model_changes_long()
 
 

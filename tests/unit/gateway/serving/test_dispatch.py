@@ -19,6 +19,7 @@ from gateway.serving.dispatch import Dispatcher
 from gateway.serving.replica.replica import Replica, ReplicaLimits
 from gateway.serving.replica.requests import WorkerReply
 from tests.fakes.calls import ACTIVE, DIGEST, OTHER, call_of, node_of, version_of
+from tests.fakes.waiting import becomes
 from tests.unit.gateway.serving.replica.test_replica import ReadyLauncher, ready_replica
 
 KEY = ArtifactRef("churn", 1, DIGEST)
@@ -157,9 +158,7 @@ class TestLeases:
         call = call_of(body=b"x" * 700, seconds=seconds)
         done: list[Any] = []
         dispatcher(residents).begin(call, done.append)
-        async with asyncio.timeout(10):
-            while not residents.body_bytes:  # noqa: ASYNC110  # no event tells
-                await asyncio.sleep(0.001)
+        await becomes(lambda: residents.body_bytes, "its body counts")
         assert residents.body_bytes == [700]
         call.leave()
 

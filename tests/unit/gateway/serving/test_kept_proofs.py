@@ -18,12 +18,10 @@ from gateway.worker.loading.proofs import proof
 from gateway.worker.loading.proofs.proof import Proof
 from gateway.worker.protocol.messages import Load
 from tests.fakes.disk import fill_disk
+from tests.fakes.waiting import becomes
 
 ORDER = Load("m", 1, f"sha256:{1:064x}", "/nowhere", "/nowhere", {})
 PROOF = Proof(made_with="3.11", batching="joined", joined_rows=96, decided=True)
-
-
-PATIENCE_S = 20.0
 
 
 def names(folder: Path) -> set[str]:
@@ -37,14 +35,18 @@ async def written(folder: Path, order: Load = ORDER, proof: Proof = PROOF) -> Pa
     return folder / name_of(order)
 
 
-async def test_proof_is_kept_for_the_next_worker_and_over_a_restart(tmp_path: Path) -> None:
-    folder = tmp_path / "proofs"
+async def none_and_kept_anew(folder: Path) -> None:
     proofs = KeptProofs(folder)
     assert await proofs.of(ORDER) is None
     proofs.keep(ORDER, PROOF)
     assert await proofs.of(ORDER) == PROOF
     await proofs.close()
     assert await KeptProofs(folder).of(ORDER) == PROOF
+
+
+async def test_proof_is_kept_for_the_next_worker_and_over_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "proofs"
+    await none_and_kept_anew(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -73,13 +75,16 @@ async def test_another_format_has_other_files(
     assert await KeptProofs(tmp_path).of(ORDER) is None
 
 
+def document(**members: object) -> bytes:
+    body = {**_subject(ORDER), "proof": PROOF.as_header()} | members
+    return json.dumps(body, indent=1).encode()
+
+
 def damages() -> dict[str, Any]:
     whole = _bytes_of(ORDER, PROOF)
     return {
         "altered": whole.replace(b'"joined_rows": ', b'"joined_rows": 1'),
-        "without its checksum": json.dumps(
-            {**_subject(ORDER), "proof": PROOF.as_header()}
-        ).encode(),
+        "without its checksum": document(),
         "of another artifact": _bytes_of(replace(ORDER, digest=f"sha256:{2:064x}"), PROOF),
         "of another environment": _bytes_of(replace(ORDER, environment="sha256:e"), PROOF),
         "of another device": _bytes_of(replace(ORDER, cuda_devices="all"), PROOF),
@@ -89,16 +94,8 @@ def damages() -> dict[str, Any]:
         "zeros": b"\0" * len(whole),
         "deep": b"[" * 10_000,
         "other": b'{"batching": "joined"}',
-        "newer": seal(
-            json.dumps(
-                {**_subject(ORDER), "proof": PROOF.as_header() | {"tomorrow": 1}}, indent=1
-            ).encode()
-        ),
-        "with more": seal(
-            json.dumps(
-                {**_subject(ORDER), "tomorrow": 1, "proof": PROOF.as_header()}, indent=1
-            ).encode()
-        ),
+        "newer": seal(document(proof=PROOF.as_header() | {"tomorrow": 1})),
+        "with more": seal(document(tomorrow=1)),
         "large": whole + b" " * MAX_FILE_BYTES,
         "no text": b"\xff\xfe",
         "a number": b"1",
@@ -109,11 +106,7 @@ def damages() -> dict[str, Any]:
 async def test_damaged_proof_is_ignored_and_written_again(tmp_path: Path, damage: str) -> None:
     path = await written(tmp_path)
     path.write_bytes(damages()[damage])
-    proofs = KeptProofs(tmp_path)
-    assert await proofs.of(ORDER) is None
-    proofs.keep(ORDER, PROOF)
-    await proofs.close()
-    assert await KeptProofs(tmp_path).of(ORDER) == PROOF
+    await none_and_kept_anew(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["a link", "an endless link", "a folder", "a pipe"])
@@ -128,11 +121,7 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         os.mkfifo(path)
-    proofs = KeptProofs(tmp_path)
-    assert await proofs.of(ORDER) is None
-    proofs.keep(ORDER, PROOF)
-    await proofs.close()
-    assert await KeptProofs(tmp_path).of(ORDER) == PROOF
+    await none_and_kept_anew(tmp_path)
 
 
 async def test_missing_folder_prevents_nothing(tmp_path: Path) -> None:
@@ -235,12 +224,8 @@ async def test_refused_proof_is_written_later(
     with monkeypatch.context() as full:
         fill_disk(full)
         proofs.keep(ORDER, PROOF)
-        async with asyncio.timeout(PATIENCE_S):
-            while not damaged.all():  # noqa: ASYNC110  # any condition, not an event
-                await asyncio.sleep(0.005)
-    async with asyncio.timeout(PATIENCE_S):
-        while damaged.all():  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.005)
+        await becomes(damaged.all, "it is refused")
+    await becomes(lambda: not damaged.all(), "it is written")
     assert names(tmp_path / "proofs") == {name_of(ORDER)}
     await proofs.close()
 
@@ -257,12 +242,8 @@ async def test_what_no_thread_could_write_is_tried_again(
     with monkeypatch.context() as without, capture_logs() as logs:
         without.setattr(asyncio, "to_thread", refuse)
         proofs.keep(ORDER, PROOF)
-        async with asyncio.timeout(PATIENCE_S):
-            while not logs:  # noqa: ASYNC110  # as above
-                await asyncio.sleep(0.005)
-    async with asyncio.timeout(PATIENCE_S):
-        while not (tmp_path / "proofs" / name_of(ORDER)).exists():  # noqa: ASYNC110  # as above
-            await asyncio.sleep(0.005)
+        await becomes(lambda: logs, "it is refused")
+    await becomes((tmp_path / "proofs" / name_of(ORDER)).exists, "it is written")
     await proofs.close()
     assert logs[0]["event"] == "proof.write_failed"
 

@@ -21,6 +21,7 @@ from gateway.serving.replica.replica import ReplicaState
 from gateway.serving.supervision import Supervisor, may_go
 from gateway.worker.protocol.messages import Alive
 from tests.fakes.resident_set import World, key, until
+from tests.fakes.waiting import becomes
 
 INTERVAL_S = 0.01
 KEY = ArtifactRef("m", 1, "sha256:" + "a" * 64)
@@ -111,9 +112,7 @@ def supervisor(residents: Residents, own_timeout_s: float | None = None) -> Supe
 
 async def watched(residents: Residents, own_timeout_s: float | None, until: Any) -> None:
     watch = asyncio.ensure_future(supervisor(residents, own_timeout_s).run())
-    async with asyncio.timeout(10):
-        while not until():  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.01)
+    await becomes(until, "it has been looked at")
     assert not watch.done()
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
@@ -196,9 +195,7 @@ async def test_what_is_hot_is_written_when_it_changes_and_until_the_disk_takes_i
     assert written == [[KEY], [KEY]]
     hot.append(KEY._replace(version=2))
     watch = asyncio.ensure_future(of.run())
-    async with asyncio.timeout(10):
-        while len(written) < 3:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.01)
+    await becomes(lambda: len(written) == 3, "what is hot now is written")
     watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
     assert written[2:] == [hot]

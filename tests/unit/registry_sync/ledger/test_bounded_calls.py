@@ -12,7 +12,7 @@ from registry_sync.ledger import bounded_calls
 from registry_sync.ledger.bounded_calls import BoundedCalls
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.system.threads import Threads
-from tests.fakes.gateway import becomes
+from tests.fakes.waiting import becomes
 
 LIMIT_S = 1.5
 

@@ -10,9 +10,9 @@ from registry_sync.errors import LedgerError
 from registry_sync.ledger.journal import Journal
 from registry_sync.ledger.ledger import Ledger
 from registry_sync.system.threads import Threads
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, polled
 from tests.fakes.operating import asking
+from tests.fakes.waiting import becomes
 
 
 @pytest.fixture
@@ -53,8 +53,7 @@ async def test_it_is_read_though_a_decision_waits_for_it(node: NodeInMemory) -> 
         async with node.control_plane() as spine, asking(node, spine) as client:
             assert (await client.post("/freeze")).json()["not_recorded"]
         staged = len(node.gateway.stages)
-        async with node.control_plane() as spine:
-            await idle(spine)
+        async with node.at_rest() as spine:
             view = spine.journal.view
             assert spine.journal.answered
             assert spine.journal.trouble is not None
@@ -71,8 +70,7 @@ async def test_it_is_read_though_it_lacks_a_digest_that_the_store_has(node: Node
         async with node.control_plane() as spine:
             await becomes(lambda: spine.steps.backoff.get(("fetch", "other", 1)), "it is refused")
             await idle(spine)
-        async with node.control_plane() as spine:
-            await idle(spine)
+        async with node.at_rest() as spine:
             assert spine.journal.answered
             assert [version for _, version, _ in spine.journal.view.rejections] == [3]
     async with node.control_plane() as spine:

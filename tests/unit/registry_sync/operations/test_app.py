@@ -22,10 +22,10 @@ from registry_sync.operations.decisions.rollback import before
 from registry_sync.operations.listeners import TCP_LIMITS, tcp_server, tcp_socket
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.system import metrics
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, promoted
 from tests.fakes.operating import asking, decide, listening, operations, refused, run, serving
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.waiting import becomes
 
 Command = Callable[..., Result]
 AsyncCommand = Callable[..., Awaitable[Result]]
@@ -80,8 +80,7 @@ async def test_history_tells_who_changed_what(node: NodeInMemory) -> None:
 
 
 async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) -> None:
-    node.registry.publish(M, 3)
-    node.registry.without_latest(M)
+    node.registry.publish(M, 3, latest=False)
     async with node.following(1, 2) as spine, asking(node, spine) as client:
         node.registry.down = True
         answer = await client.post("/rollback", json={"model": M, "alias": A})
@@ -103,11 +102,11 @@ async def test_a_rollback_holds_until_the_registry_moves_on(node: NodeInMemory) 
         await node.serves(1)
         assert node.gateway.points(M, A) == 1
         node.registry.down = False
-        await polled(spine)
-        assert node.gateway.points(M, A) == 1
+        await spine.poll()
+        await node.stays_at(1)
         await idle(spine)
         assert spine.ledger.activations_of(M, A)[0].asked_by == "operator"
-        await promoted(node, spine, 3)
+        await promoted(node, 3)
         assert spine.journal.view.holds == {}
 
 
@@ -116,7 +115,7 @@ async def test_a_version_rolled_back_from_is_not_gone_back_to_once_the_registry_
 ) -> None:
     async with node.following(1, 2) as spine, asking(node, spine) as client:
         await decide(client, "/rollback", model=M, alias=A)
-        await promoted(node, spine, 1)
+        await promoted(node, 1)
         assert spine.journal.view.holds == {}
         said = await refused(client, "/rollback", model=M, alias=A)
         assert "has no previous version" in said
@@ -134,8 +133,7 @@ async def test_a_rollback_to_a_version_that_cannot_serve_says_so_and_stays(
         answer = await decide(client, "/rollback", model=M, alias=A)
         assert answer["outcome"] == "refused"
         assert answer["reason"].endswith(reason)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 2
+        await node.stays_at(2)
         assert spine.journal.view.holds[AliasRef(M, A)].target_version == 1
         assert await refused(client, "/rollback", model=M, alias=A, version=1) == reason
         await decide(client, "/unpin", model=M, alias=A)
@@ -283,7 +281,7 @@ async def test_what_no_model_or_version_can_be_is_refused_and_nothing_ends(
             assert answer.json()["status"] == answer.status_code, refused
             if version == "1":
                 assert answer.json()["code"] == "invalid_request", refused
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         assert (await client.get("/state")).status_code == 200
 
 
@@ -344,7 +342,7 @@ async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemor
         listening_on_tcp(node, spine, token="right") as (url, command),
     ):
         await node.serves(1)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         remote = {
             "REGISTRY_GATEWAY_OPERATIONS_URL": url,
             "REGISTRY_GATEWAY_OPERATIONS_TOKEN": "right",

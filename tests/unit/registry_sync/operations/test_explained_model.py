@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from registry_sync.domain.aspired import Aspired
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, listening, refused
+from tests.fakes.waiting import becomes
 
 
 async def explained(client: httpx.AsyncClient, selector: str | None = A) -> dict[str, Any]:

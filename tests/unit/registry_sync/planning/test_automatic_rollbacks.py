@@ -9,9 +9,9 @@ import pytest
 
 from gateway.contract import AliasRef
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
 from tests.fakes.operating import asking, decide
+from tests.fakes.waiting import becomes
 
 WHY = "automatic rollback to version 1: version 2 did worse on live traffic: 12 of 60 failed"
 
@@ -23,7 +23,7 @@ async def node(tmp_path: Path) -> NodeInMemory:
 
 async def gone_back(node: NodeInMemory, spine: Reconciler) -> None:
     """Promote version 2, and let the gateway go back from it."""
-    await promoted(node, spine, 2)
+    await promoted(node, 2)
     node.gateway.go_back(M, A, WHY)
     await becomes(lambda: spine.journal.view.holds.get(AliasRef(M, A)), "it is recorded")
     await idle(spine)
@@ -77,27 +77,26 @@ async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one
 ) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
     node.gateway.go_back(M, A, WHY)
     if lose_ledger:
         (node.folder / "ledger.db").unlink()
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await idle(spine)
-        await polled(spine)
-        assert node.gateway.points(M, A) == 1
+    async with node.at_rest() as spine, asking(node, spine) as client:
+        await spine.poll()
+        await node.stays_at(1)
         back = (await entries(client, "activate"))[0]
         assert (back["previous"], back["version"], back["asked_by"]) == (2, 1, "gateway")
         assert (await the_alias(client))["held_at"] == 1
     async with node.control_plane() as spine, asking(node, spine) as client:
-        await polled(spine)
-        assert node.gateway.points(M, A) == 1
+        await spine.poll()
+        await node.stays_at(1)
         assert len(await entries(client, "hold")) == 1, "once"
 
 
 async def test_without_a_ledger_the_gateways_word_counts(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
     node.gateway.go_back(M, A, WHY)
     content = node.break_ledger()
     async with node.control_plane() as spine, asking(node, spine) as client:
@@ -117,7 +116,7 @@ async def test_without_a_ledger_the_gateways_word_counts(node: NodeInMemory) -> 
 async def test_it_ends_when_the_registry_moves_the_alias(node: NodeInMemory) -> None:
     async with node.following(1) as spine, asking(node, spine) as client:
         await gone_back(node, spine)
-        await moved(node, spine, 3)
+        await moved(node, 3)
         await node.serves(3)
         await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
         (ended,) = await entries(client, "end_hold")
@@ -127,20 +126,20 @@ async def test_it_ends_when_the_registry_moves_the_alias(node: NodeInMemory) -> 
 async def test_away_and_back_is_one_more_try(node: NodeInMemory) -> None:
     async with node.following(1) as spine:
         await gone_back(node, spine)
-        await moved(node, spine, 1)
+        await moved(node, 1)
         await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")
-        await moved(node, spine, 2)
+        await moved(node, 2)
         await node.serves(2)
         node.gateway.go_back(M, A, WHY)
         await becomes(lambda: spine.journal.view.holds, "it is recorded again")
-        await polled(spine)
-        assert node.gateway.points(M, A) == 1
+        await spine.poll()
+        await node.stays_at(1)
 
 
 async def test_a_move_that_nobody_saw_ends_it_too(node: NodeInMemory) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
     node.gateway.go_back(M, A, WHY)
     node.registry.point(M, A, 3)
     async with node.following(3) as spine:
@@ -179,8 +178,8 @@ async def test_a_rollback_from_there_goes_further_back(node: NodeInMemory) -> No
         answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["from_version"], answer["to_version"]) == (2, 1)
         assert answer["outcome"] == "active"
-        await polled(spine)
-        assert node.gateway.points(M, A) == 1
+        await spine.poll()
+        await node.stays_at(1)
 
 
 async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
@@ -203,9 +202,9 @@ async def test_an_operators_pin_that_stands_goes_on(node: NodeInMemory) -> None:
 async def test_two_aliases_of_one_version_go_back_each_to_its_own(node: NodeInMemory) -> None:
     async with node.following(1) as spine:
         node.registry.point(M, "canary", 3)
-        await moved(node, spine, 2)
+        await moved(node, 2)
         node.registry.point(M, "canary", 2)
-        await moved(node, spine, 2)
+        await moved(node, 2)
         await node.serves(2, "canary")
         for alias in (A, "canary"):
             node.gateway.go_back(M, alias, WHY)
@@ -217,7 +216,7 @@ async def test_two_aliases_of_one_version_go_back_each_to_its_own(node: NodeInMe
 async def test_a_version_that_failed_is_refused_to_every_other_alias(node: NodeInMemory) -> None:
     async with node.following(1) as spine:
         node.registry.point(M, "canary", 1)
-        await moved(node, spine, 1)
+        await moved(node, 1)
         node.gateway.refuses[M, "canary"] = ("draining", "not now")
         node.registry.point(M, "canary", 2)
         await gone_back(node, spine)
@@ -240,5 +239,5 @@ async def test_a_hold_of_an_older_gateway_is_let_go(node: NodeInMemory) -> None:
         (hold,) = node.gateway.refused_digests
         bare = {"version": None, "to_version": None, "to_digest": None, "since": 0.0}
         node.gateway.refused_digests = [hold.model_copy(update=bare)]
-        await moved(node, spine, 3)
+        await moved(node, 3)
         await becomes(lambda: not node.gateway.refused_digests, "the gateway is told")

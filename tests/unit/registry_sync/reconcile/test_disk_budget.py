@@ -10,9 +10,9 @@ from registry_sync.artifacts.store import StoreUse
 from registry_sync.errors import IncompleteArtifactError
 from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
 from tests.fakes.operating import asking, decide, listening
+from tests.fakes.waiting import becomes
 from tests.unit.registry_sync.reconcile.reconciler.test_work_per_change import Counted
 
 SIZE = 1000
@@ -164,7 +164,7 @@ async def test_a_promotion_makes_room_and_keeps_what_can_be_rolled_back_to(node)
     node.room = RoomLimits(rollback_retention_s=1e10)  # the gateway in memory moves aliases in 1970
     async with node.following(ACTIVE) as spine:
         await called(node, spine, 1)
-        await promoted(node, spine, 3)
+        await promoted(node, 3)
         assert here(spine) == {3, ACTIVE}
         await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.get(("fetch", M, 2)), "it has failed")
@@ -209,8 +209,7 @@ async def test_a_budget_that_was_lowered_is_kept_from_the_next_clean_up_on(node)
         await node.plane.sweep.run()
         assert here(spine) == {1, 2, 3, ACTIVE}
     node.disk_budget_bytes = 2 * SIZE
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         await node.plane.sweep.run()
         await idle(spine)
         assert here(spine) == {3, ACTIVE}
@@ -222,8 +221,7 @@ async def test_an_operator_sees_use_and_budget(node):
         asking(node, spine) as client,
         listening(node, spine) as command,
     ):
-        await node.serves(ACTIVE)
-        await idle(spine)
+        await node.settles_at(ACTIVE)
         said = {"stored_bytes": SIZE, "coming_bytes": 0, "budget_bytes": 2500}
         assert (await client.get("/state")).json()["store"] == said
         assert json.loads((await command("status", "--json")).stdout)["store"] == said

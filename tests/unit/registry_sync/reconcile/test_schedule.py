@@ -14,7 +14,7 @@ from registry_sync.domain import PromotionWindows, parse_windows
 from registry_sync.reconcile import schedule as module
 from registry_sync.reconcile.schedule import Schedule
 from tests.fakes import virtual_time
-from tests.fakes.gateway import becomes
+from tests.fakes.waiting import becomes
 from tests.fakes.wall_clock import apscheduler_reads
 
 HOUR_S = 3600.0

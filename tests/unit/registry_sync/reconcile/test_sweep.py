@@ -27,8 +27,9 @@ from registry_sync.reconcile.disk_budget import DiskRoom
 from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdicts
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
-from tests.fakes.gateway import FakeGateway, becomes
+from tests.fakes.gateway import FakeGateway
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
+from tests.fakes.waiting import becomes
 
 
 def disk_room(store: ArtifactStore, threads: Threads, **parts: Any) -> DiskRoom:
@@ -226,8 +227,7 @@ def test_gone_verdicts_are_those_of_versions_that_nobody_means():
 async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served(tmp_path):
     node = NodeInMemory(tmp_path)
     for model in (M, "other"):
-        node.registry.publish(model, 1)
-        node.registry.without_latest(model)
+        node.registry.publish(model, 1, latest=False)
         node.registry.point(model, A, 1)
     node.room = RoomLimits(rollback_retention_s=0.0)
     deleted = node.registry.models[M]
@@ -245,8 +245,7 @@ async def test_a_deleted_model_leaves_the_disk_and_one_that_comes_back_is_served
         assert spine.journal.view.last_active[AliasRef(M, A)].retired_at is not None
         node.registry.models[M] = deleted
         await spine.poll()
-        await node.serves(1)
-        await idle(spine)
+        await node.settles_at(1)
         assert spine.journal.view.last_active[AliasRef(M, A)].retired_at is None
         await sweep.run()
         assert node.registry.digest(M, 1) in spine.artifacts

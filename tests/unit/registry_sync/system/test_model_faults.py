@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.view import description, snapshots
 from registry_sync.system.model_faults import ModelFaults
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, NodeInMemory, idle
+from tests.fakes.waiting import becomes
 
 NAMES = ("m0", "m1", "m2")
 PASSES = 3

@@ -9,7 +9,7 @@ import pytest
 from registry_sync.reconcile.registry.hints import Hints
 from registry_sync.reconcile.schedule import Schedule
 from registry_sync.system.supervised import run_forever
-from tests.fakes.gateway import becomes
+from tests.fakes.waiting import becomes
 
 
 async def cancelled() -> None:

@@ -16,6 +16,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.replica.requests import WorkerReply
 from gateway.system.http1.asgi import AsgiService
 from gateway.system.http1.refusals import MEDIA_TYPE
+from tests.fakes.waiting import becomes
 from tests.fakes.wire import WireTransport, connect
 
 DIGEST = "sha256:" + "a" * 64
@@ -286,21 +287,15 @@ def calling(app, *pieces):
 WHOLE = request(4) + b"body"
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("pieces", [(WHOLE,), (WHOLE[:-2], WHOLE[-2:])])
 async def test_hanging_up_cancels_the_prediction(app, dispatcher, admission, pieces):
     dispatcher.gate.clear()
     wire = calling(app, *pieces)
-    await until(lambda: dispatcher.calls)
+    await becomes(lambda: dispatcher.calls, "it is dispatched")
     wire.close()
     async with asyncio.timeout(10):
         await dispatcher.cancelled.wait()
-    await until(lambda: not admission.in_flight)
+    await becomes(lambda: not admission.in_flight, "its slot is free")
     assert wire.written == b""
 
 
@@ -309,7 +304,7 @@ async def test_caller_is_refused_when_the_process_ends(app, dispatcher, pieces):
     dispatcher.gate.clear()
     wire = calling(app, *pieces)
     if wire.connection._body is None:
-        await until(lambda: dispatcher.calls)
+        await becomes(lambda: dispatcher.calls, "it is dispatched")
     wire.connection.end_exchange()
     status, headers, _ = await wire.answered()
     assert (status, dict(headers)["connection"]) == (503, "close")
@@ -326,7 +321,7 @@ async def test_large_answer_counts_until_it_is_read_and_holds_no_slot(
     wire = connect(app)
     wire.reads = False
     wire.send(WHOLE + WHOLE)
-    await until(lambda: admission.in_flight_bytes == size)
+    await becomes(lambda: admission.in_flight_bytes == size, "its bytes count")
     assert admission.in_flight == 0
     await asyncio.sleep(0.02)
     assert wire.written.count(b"HTTP/1.1 200") == 1, "the next request waits for the reader"
@@ -334,9 +329,9 @@ async def test_large_answer_counts_until_it_is_read_and_holds_no_slot(
     assert exchange is not None
     assert (exchange.body, exchange.headers) == (b"", []), "it waits for its reader only"
     wire.read_all()
-    await until(lambda: wire.written.count(b"HTTP/1.1 200") == 2)
+    await becomes(lambda: wire.written.count(b"HTTP/1.1 200") == 2, "both are answered")
     assert wire.written.endswith(b"x" * size)
-    await until(lambda: not admission.in_flight_bytes)
+    await becomes(lambda: not admission.in_flight_bytes, "no byte counts")
 
 
 async def test_unread_answer_of_a_caller_that_hung_up_is_not_counted(app, dispatcher, admission):
@@ -347,9 +342,9 @@ async def test_unread_answer_of_a_caller_that_hung_up_is_not_counted(app, dispat
     wire = connect(app)
     wire.reads = False
     wire.send(WHOLE)
-    await until(lambda: admission.in_flight_bytes)
+    await becomes(lambda: admission.in_flight_bytes, "its bytes count")
     wire.close()
-    await until(lambda: not admission.in_flight_bytes)
+    await becomes(lambda: not admission.in_flight_bytes, "no byte counts")
 
 
 @pytest.mark.parametrize("name", ["content-type", "content-encoding"])
@@ -417,9 +412,7 @@ async def test_requests_beyond_the_slots_are_refused_with_retry_after(
 ):
     dispatcher.gate.clear()
     inside = [asyncio.ensure_future(client.post("/models/m/predict")) for _ in range(3)]
-    async with asyncio.timeout(5):
-        while admission.in_flight < 3:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
+    await becomes(lambda: admission.in_flight == 3, "they are in flight")
     answer = await client.post("/models/m/predict", content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (429, "gateway_overloaded")
     assert int(answer.headers["retry-after"]) >= 1

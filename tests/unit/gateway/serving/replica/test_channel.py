@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from gateway.serving.replica.channel import Channel
 from gateway.worker.protocol.frames import MAX_BODY_BYTES, PREFIX, Frame, FrameReader, pack
+from tests.fakes.waiting import becomes
 
 
 def joined(kind, number, header, body=b""):
@@ -141,9 +142,7 @@ async def test_a_kernel_without_memory_costs_no_frame():
     assert await read_all(end.peer, len(wanted)) == wanted
     odd.times = 3
     end.peer.send(joined(67, 1, b"{}"))
-    async with asyncio.timeout(10):
-        while not end.frames:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
+    await becomes(lambda: end.frames, "the frame has come")
     assert not end.closed.is_set()
     end.close()
 

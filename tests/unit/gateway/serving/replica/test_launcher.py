@@ -10,7 +10,7 @@ import pytest
 
 from gateway.serving.replica import launcher
 from gateway.serving.replica.launcher import Launchers
-from tests.fakes.gateway import becomes
+from tests.fakes.waiting import becomes
 
 
 def test_a_forkserver_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

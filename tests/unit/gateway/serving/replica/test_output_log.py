@@ -12,8 +12,7 @@ from structlog.typing import EventDict
 
 from gateway.serving.replica import output_log
 from gateway.serving.replica.output_log import OutputLog
-
-PATIENCE_S = 20.0
+from tests.fakes.waiting import becomes
 
 
 class Printing:
@@ -38,9 +37,7 @@ async def worker() -> AsyncIterator[Printing]:
 
 
 async def until_logged(logs: list[EventDict], count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while len(logs) < count:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.01)
+    await becomes(lambda: len(logs) >= count, f"{count} lines are logged")
 
 
 async def test_output_is_logged_with_its_replica(worker: Printing) -> None:
@@ -99,9 +96,7 @@ async def test_end_of_the_pipe_ends_the_log(worker: Printing) -> None:
         os.close(worker.write_end)
         worker.write_end = os.open(os.devnull, os.O_WRONLY)
         await until_logged(logs, 1)
-        async with asyncio.timeout(PATIENCE_S):
-            while worker.output._open:  # noqa: ASYNC110  # no event tells
-                await asyncio.sleep(0.01)
+        await becomes(lambda: not worker.output._open, "the log ends")
         worker.output.close()
     assert len(logs) == 1
 

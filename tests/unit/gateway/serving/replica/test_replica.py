@@ -37,6 +37,7 @@ from gateway.worker.protocol.messages import (
     encode_header,
 )
 from tests.acceptance.waiting import eventually_true
+from tests.fakes.waiting import becomes
 from tests.fakes.worker import FakeWorker
 
 LIMITS = ReplicaLimits(4, 1000, load_timeout_s=5, warm_up_timeout_s=5, stuck_grace_s=1)
@@ -78,12 +79,19 @@ class ReadyLauncher(SlowLauncher):
         self.worker.peer.sendall(b"".join(pack(KIND_OF[type(message)], id_, header)))
 
 
-async def ready_replica(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
-    """Have a worker say all that one says until it is ready."""
+async def loading(
+    replica: Replica, launcher: ReadyLauncher, load: Load = LOAD
+) -> asyncio.Task[Loaded]:
+    """Have a worker greet and begin to load; return the start of its replica."""
     launcher.say(Hello(1, "3.11"))
     starting = asyncio.ensure_future(replica.start(load))
-    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
-        await asyncio.sleep(0.001)
+    await becomes(lambda: replica.state is ReplicaState.LOADING, "it loads")
+    return starting
+
+
+async def ready_replica(replica: Replica, launcher: ReadyLauncher, load: Load = LOAD) -> None:
+    """Have a worker say all that one says until it is ready."""
+    starting = await loading(replica, launcher, load)
     launcher.say(Loaded(1, {}, "passed", "alone", "", "pyfunc", ""))
     await starting
 
@@ -234,10 +242,7 @@ async def load_with(limits, *said, kept=None):
     replica = Replica(
         "m/1", launcher, limits, lambda _: None, on_proof=lambda order, proof: kept.append(proof)
     )
-    launcher.say(Hello(1, "3.11"))
-    starting = asyncio.ensure_future(replica.start(LOAD))
-    while replica.state is not ReplicaState.LOADING:  # noqa: ASYNC110  # no event tells
-        await asyncio.sleep(0.001)
+    starting = await loading(replica, launcher)
     for message in said:
         launcher.say(message)
     return replica, starting
@@ -331,18 +336,14 @@ async def test_short_deadline_of_a_caller_does_not_end_its_worker(ready):
     assert not launcher.worker.killed
     assert (replica.in_flight, done) == (1, []), "its place is taken until the worker lets go"
     launcher.say(Failed("cancelled", ""), 1)
-    async with asyncio.timeout(10):
-        while replica.in_flight:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.01)
+    await becomes(lambda: not replica.in_flight, "the worker lets go")
     assert done == [1]
 
 
 async def test_worker_with_a_reply_beyond_the_limit_is_ended(ready):
     replica, launcher = ready
     launcher.worker.peer.sendall(PREFIX.pack(Kind.REPLY, 0, LOAD.max_answer_bytes + 1, 1))
-    async with asyncio.timeout(10):
-        while replica.state is ReplicaState.READY:  # noqa: ASYNC110  # no event tells
-            await asyncio.sleep(0.001)
+    await becomes(lambda: replica.state is not ReplicaState.READY, "it is ended")
 
 
 # --- proofs -------------------------------------------------------------------------------------
@@ -483,8 +484,8 @@ async def test_worker_that_dies_in_its_first_proof_keeps_its_progress():
     begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
     said = Warming(), begun, Proving(LOST.as_header())
     replica, starting = await load_with(LIMITS, *said, kept=kept)
-    while replica._proofs._under_way is None or replica._proofs._under_way.unproved != LOST:  # noqa: ASYNC110  # no event tells
-        await asyncio.sleep(0.001)
+    under_way = lambda: replica._proofs._under_way  # noqa: E731 - shorter than its name
+    await becomes(lambda: under_way() and under_way().unproved == LOST, "the next one began")
     replica._launcher.worker.kill()
     with pytest.raises(LoadError, match="ended before"):
         await asyncio.wait_for(starting, 10)

@@ -15,8 +15,8 @@ from registry_sync.domain.operation_bodies import State
 from registry_sync.operations.explained_model import explain_model
 from registry_sync.operations.state import state_document
 from tests.contracts.damage import DAMAGES, Damage
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
+from tests.fakes.waiting import becomes
 
 
 def parts(node: NodeInMemory, version: int) -> dict[str, Path]:
@@ -142,8 +142,7 @@ async def test_a_bad_record_hides_no_other_from_retention(node: NodeInMemory) ->
     parts(node, 1)["record"].unlink()
     parts(node, 1)["record"].write_text("[" * 100_000)
     node.registry.down = True
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         node.registry.down = False
         node.registry.remove(M, 2)
         await spine.poll()
@@ -191,8 +190,8 @@ async def test_no_environment_is_built_from_altered_bytes(
         return build(artifact, check)
 
     monkeypatch.setattr(node.environments, "build", note)
-    async with node.control_plane() as spine:
-        await promoted(node, spine, 2)
+    async with node.control_plane():
+        await promoted(node, 2)
     assert built
     assert not [text for text in built if "altered" in text]
     assert fetches(node, 2) == before + 1

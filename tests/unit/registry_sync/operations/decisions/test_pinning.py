@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved
 from tests.fakes.operating import asking, decide, listening, refused
+from tests.fakes.waiting import becomes
 from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
 
@@ -28,7 +28,7 @@ async def test_a_pin_stays_wherever_the_registry_moves_the_alias(node: NodeInMem
         answer = await pinned(client, 2)  # never here before, and nobody stamped it
         assert (answer["outcome"], answer["from_version"], answer["to_version"]) == ("active", 1, 2)
         assert node.gateway.points(M, A) == 2
-        await moved(node, spine, 3)
+        await moved(node, 3)
         assert node.gateway.points(M, A) == 2
         (model,) = (await client.get("/state")).json()["models"]
         (alias,) = model["aliases"]
@@ -48,8 +48,7 @@ async def test_a_pin_outlives_the_alias_in_the_registry(node: NodeInMemory) -> N
         node.registry.unpoint(M, A)
         for _ in range(3):
             await spine.poll()
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         await decide(client, "/unpin", model=M, alias=A)
         await becomes(lambda: node.gateway.points(M, A) is None, "it is retired")
 
@@ -75,8 +74,7 @@ async def test_what_is_quarantined_is_not_pinned(node: NodeInMemory) -> None:
         reason = await refused(client, "/pin", model=M, alias=A, version=2)
         assert spine.journal.view.quarantines[M, 2].reason in reason
         assert spine.journal.view.holds == {}
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
 
 
 async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
@@ -86,7 +84,7 @@ async def test_a_rollback_ends_a_pin_and_says_so(node: NodeInMemory) -> None:
         answer = await decide(client, "/rollback", model=M, alias=A)
         assert (answer["outcome"], answer["to_version"]) == ("active", 1)
         assert (answer["was_pinned"], answer["explained"][0]["hold"]["while_aspired"]) == (True, 1)
-        await moved(node, spine, 3)
+        await moved(node, 3)
         assert node.gateway.points(M, A) == 3
 
 
@@ -169,8 +167,7 @@ async def test_nothing_follows_the_registry_while_frozen(node: NodeInMemory) -> 
         for asked_by in ("poll", "webhook"):
             node.registry.point(M, A, 2)
             await spine.poll(asked_by)
-            await idle(spine)
-            assert node.gateway.points(M, A) == 1
+            await node.stays_at(1)
         assert spine.journal.view.accepted.keys() == {(M, 1), (M, 2)}  # it is here, and checked
         state = (await client.get("/state")).json()
         assert state["frozen"]["asked_by"] == "operator"
@@ -192,8 +189,7 @@ async def test_a_promotion_under_way_does_not_end_in_a_frozen_node(node: NodeInM
         await becomes(lambda: len(node.gateway.stages) == 2, "the standby is being warmed")
         await client.post("/freeze")
         node.gateway.end_stage(node.gateway.stages[-1])
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
 
 
 async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> None:
@@ -203,8 +199,7 @@ async def test_operators_move_aliases_of_a_frozen_node(node: NodeInMemory) -> No
         assert (rolled["outcome"], node.gateway.points(M, A)) == ("active", 1)
         assert (await pinned(client, 3))["outcome"] == "active"
         await decide(client, "/unpin", model=M, alias=A)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 3
+        await node.stays_at(3)
 
 
 async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes_back(
@@ -214,12 +209,11 @@ async def test_a_freeze_survives_a_restart_and_a_lost_ledger_and_the_table_comes
         await client.post("/freeze")
     (node.folder / "ledger.db").unlink()
     async with node.control_plane() as spine:
-        await moved(node, spine, 2)
+        await moved(node, 2)
         assert node.gateway.points(M, A) == 1
         node.gateway.restart(lose_table=True)
         await node.serves(1)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
 
 
 async def test_the_command_pins_and_freezes(node: NodeInMemory) -> None:

@@ -13,9 +13,9 @@ from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator, Rejection
 from registry_sync.reconcile.gateway.target import TargetUnreachableError
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
 from tests.fakes.operating import asking, decide, listening
+from tests.fakes.waiting import becomes
 
 LATEST = "latest"
 TWO = {"model": M, "version": 2}

@@ -10,7 +10,8 @@ from registry_sync.domain import LedgerView
 from registry_sync.domain.aspired import Aspired
 from registry_sync.reconcile.gateway.observation import Observation
 from registry_sync.reconcile.steps.damaged_copies import Copies
-from tests.fakes.gateway import FakeGateway, becomes
+from tests.fakes.gateway import FakeGateway
+from tests.fakes.waiting import becomes
 
 D = f"sha256:{1:064x}"
 

@@ -7,9 +7,9 @@ import pytest
 
 from gateway.contract.references import AliasRef
 from registry_sync.domain import Hold
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import asking, decide, refused
+from tests.fakes.waiting import becomes
 
 
 def replace_bytes(node: NodeInMemory, version: int, *, stamp: bool = True) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gateway.contract.catalogue import VersionState
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
 from tests.fakes.operating import listening
+from tests.fakes.waiting import becomes
 
 
 def tag(node: NodeInMemory, **tags: str) -> None:
@@ -26,8 +26,7 @@ async def test_an_on_demand_alias_becomes_active_when_somebody_calls_it(node: No
         await idle(spine)
         assert node.registry.fetched == []
         node.gateway.want(M, 1)
-        await node.serves(1)
-        await idle(spine)
+        await node.settles_at(1)
         assert [(s.keep, s.replaces) for s in node.gateway.stages] == [(False, None)]
         assert told(spine) == [
             ("fetch", "complete"),
@@ -74,14 +73,13 @@ async def test_a_preloaded_version_stands_by_warm_until_its_alias_means_it(
 ) -> None:
     tag(node, load="preload")
     node.gateway.stages_wait = True
-    async with node.control_plane() as spine:
+    async with node.control_plane():
         await becomes(lambda: node.gateway.stages, "version 1 is staged")
         (staged,) = node.gateway.stages
         assert (staged.version, staged.keep, staged.replaces) == (1, True, None)
         node.gateway.stages_wait = False
         node.gateway.end_stage(staged)
-        await node.serves(1)
-        await idle(spine)
+        await node.settles_at(1)
         (activated,) = node.gateway.activations
         assert activated.stage_id == staged.stage_id
         assert node.gateway.standbys == {}
@@ -117,8 +115,7 @@ async def test_model_of_a_waiting_caller_is_recovered_before_others(tmp_path: Pa
     node = NodeInMemory(tmp_path)
     names = [f"m{number:03}" for number in range(40)]
     for name in names:
-        node.registry.publish(name, 1)
-        node.registry.without_latest(name)
+        node.registry.publish(name, 1, latest=False)
         node.registry.point(name, A, 1)
     async with node.control_plane() as spine:
         await becomes(lambda: len(node.gateway.active) == len(names), "all are active")

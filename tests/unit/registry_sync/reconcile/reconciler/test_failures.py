@@ -22,8 +22,8 @@ from registry_sync.reconcile.registry.registry_view import _Target
 from registry_sync.reconcile.steps.fetch import _Confirmed
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
 from registry_sync.system.threads import Threads
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
+from tests.fakes.waiting import becomes
 
 DIGESTS = {number: f"sha256:{number:064x}" for number in (1, 2, 3)}
 
@@ -157,8 +157,7 @@ async def test_a_model_that_the_ledger_refuses_is_recorded_later_behind_the_othe
 async def test_a_gateway_that_a_pass_finds_gone_is_suspected(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         suspected = list[str]()
 
         async def reconcile() -> None:

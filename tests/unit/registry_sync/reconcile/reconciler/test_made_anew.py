@@ -17,9 +17,9 @@ from registry_sync.domain.creation import FIRST_CREATION
 from registry_sync.errors import LedgerError, SourceError
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.callers import WAITS, answer
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, polled, promoted
 from tests.fakes.operating import asking, decide, listening, refused
+from tests.fakes.waiting import becomes
 
 MLFLOW, S3 = True, False
 KINDS = pytest.mark.parametrize("marks", [MLFLOW, S3], ids=["marks", "no marks"])
@@ -38,11 +38,23 @@ def node_on(folder: Path, *, marks: bool = MLFLOW, stamped: bool = False) -> Nod
     return node
 
 
+@pytest.fixture
+def node(tmp_path: Path) -> NodeInMemory:
+    return node_on(tmp_path)
+
+
 def make_anew(node: NodeInMemory, *, stamped: bool = False) -> str:
     """Make version 1 anew, with other bytes, the alias at it."""
     digest = node.registry.make_anew(M, 1, stamp=stamped)
     node.registry.without_latest(M)
     node.registry.point(M, A, 1)
+    return digest
+
+
+async def made_anew(node: NodeInMemory, *, stamped: bool = False) -> str:
+    """Make version 1 anew, and have that listed."""
+    digest = make_anew(node, stamped=stamped)
+    await node.plane.reconciler.poll()
     return digest
 
 
@@ -81,11 +93,9 @@ async def test_a_version_made_anew_is_another_one_where_nobody_saw_it_go(
 ) -> None:
     node = node_on(tmp_path, stamped=stamped)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.stages_wait = True
-        new = make_anew(node, stamped=stamped)
-        await spine.poll()
+        new = await made_anew(node, stamped=stamped)
         await becomes(lambda: len(node.gateway.stages) == 2, "the new bytes are staged")
         assert answers(node, f"@{A}") == old, "until its successor is active"
         assert answers(node, "1") == new, "for a caller by number the old bytes are over"
@@ -102,11 +112,9 @@ async def test_a_version_made_anew_is_another_one_where_nobody_saw_it_go(
         assert (pin.digest, pin.creation) == (new, node.registry.version(M, 1).creation)
 
 
-async def test_callers_by_number_wait_for_bytes_that_are_not_here_yet(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_callers_by_number_wait_for_bytes_that_are_not_here_yet(node: NodeInMemory) -> None:
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
+    async with node.following(1) as spine:
         new = make_anew(node)
         release = node.registry.hold_fetches[f"fake:/{M}/1/1"] = threading.Event()
         await spine.poll()
@@ -124,13 +132,11 @@ async def test_a_version_made_anew_is_another_one_where_it_was_seen_to_go(
 ) -> None:
     node = node_on(tmp_path, marks=marks, stamped=stamped or not marks)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         await gone(node, spine)
         assert answers(node, f"@{A}") == "alias_not_found"
         assert answers(node, "1") == old, "it answers while its bytes are kept"
-        new = make_anew(node, stamped=stamped or not marks)
-        await spine.poll()
+        new = await made_anew(node, stamped=stamped or not marks)
         await means(node, new)
         assert answers(node, "1") == new
         await idle(spine)
@@ -143,9 +149,7 @@ async def test_that_a_version_was_gone_is_known_after_a_restart(
     tmp_path: Path, marks: bool
 ) -> None:
     node = node_on(tmp_path, marks=marks, stamped=True)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
+    async with node.following(1) as spine:
         await gone(node, spine)
     new = make_anew(node, stamped=True)
     async with node.control_plane() as spine:
@@ -157,16 +161,14 @@ async def test_that_a_version_was_gone_is_known_after_a_restart(
 async def test_one_listing_that_lacks_a_version_does_not_make_it_anew(tmp_path: Path) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
+    async with node.following(1) as spine:
         node.registry.publish("other", 1)
         for _ in range(3):
             kept = node.registry.models.pop(M)
             await spine.poll()
             node.registry.models[M] = kept
             await spine.poll()
-        make_anew(node, stamped=True)
-        await spine.poll()
+        await made_anew(node, stamped=True)
         await node.shows(1, VersionState.QUARANTINED)
         assert (answers(node, f"@{A}"), answers(node, "1")) == (old, old)
 
@@ -177,11 +179,9 @@ async def test_a_model_that_was_renamed_away_leaves_its_name_to_another(
 ) -> None:
     node = node_on(tmp_path, stamped=stamped)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
+    async with node.following(1):
         node.registry.rename(M, "archived")
-        new = make_anew(node, stamped=stamped)
-        await spine.poll()
+        new = await made_anew(node, stamped=stamped)
         await means(node, new)
         await becomes(
             lambda: answer(node.gateway, "archived", f"@{A}") == old, "the other name has the bytes"
@@ -217,13 +217,10 @@ async def test_a_model_that_is_renamed_keeps_its_digest_also_over_a_used_name(
 
 
 async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_first(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
     """A hint shows the model that took the name before any listing shows the one that left it."""
-    node = node_on(tmp_path)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
+    async with node.following(1) as spine:
         node.registry.rename(M, "archived")
         new = make_anew(node)
         spine.hint(M, Initiator.WEBHOOK)
@@ -235,11 +232,9 @@ async def test_a_renamed_version_keeps_its_digest_where_its_old_name_was_taken_f
 
 
 async def test_what_an_operator_accepted_goes_along_when_a_model_gets_its_old_name_back(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
-    node = node_on(tmp_path)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await means(node, node.registry.digest(M, 1))
+    async with node.following(1) as spine, listening(node, spine) as command:
         node.registry.rename(M, "archived")
         node.registry.tamper("archived", 1)
         new = node.registry.digest("archived", 1)
@@ -255,14 +250,10 @@ async def test_what_an_operator_accepted_goes_along_when_a_model_gets_its_old_na
 
 
 async def test_nothing_goes_back_from_a_version_made_anew_to_its_predecessor(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
-    node = node_on(tmp_path)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, node.registry.digest(M, 1))
-        await idle(spine)
-        new = make_anew(node)
-        await spine.poll()
+    async with node.at_rest(1) as spine, asking(node, spine) as client:
+        new = await made_anew(node)
         await means(node, new)
         await idle(spine)
         reason = await refused(client, "/rollback", model=M, alias=A)
@@ -305,11 +296,9 @@ async def test_old_bytes_do_not_answer_by_number_where_the_newest_listing_was_no
         await means(node, node.registry.digest(M, 1))
 
 
-async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_the_same_bytes_made_anew_change_nothing_for_callers(node: NodeInMemory) -> None:
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         make_anew(node)
         node.registry.files[f"fake:/{M}/1/1"] = node.registry.files[f"fake:/{M}/1"]
         await polled(spine)
@@ -319,14 +308,11 @@ async def test_the_same_bytes_made_anew_change_nothing_for_callers(tmp_path: Pat
         assert node.gateway.generation == 1
 
 
-async def test_a_version_made_anew_that_does_not_load_leaves_what_served(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_one_made_anew_that_does_not_load_leaves_what_served(node: NodeInMemory) -> None:
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.gateway.fails[M, 1] = ("warm_up_failed", "it answers nonsense")
-        new = make_anew(node)
-        await spine.poll()
+        new = await made_anew(node)
         await becomes(lambda: spine.journal.view.rejections, "it is rejected")
         await idle(spine)
         assert (answers(node, f"@{A}"), answers(node, "1")) == (old, new)
@@ -338,11 +324,9 @@ async def test_a_version_made_anew_that_does_not_load_leaves_what_served(tmp_pat
         assert model["aliases"][0]["reason"] == told["reason"]
 
 
-async def test_a_version_made_anew_with_wrong_bytes_answers_no_caller(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_a_version_made_anew_with_wrong_bytes_answers_no_caller(node: NodeInMemory) -> None:
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         make_anew(node, stamped=True)
         node.registry.tamper(M, 1)
         await spine.poll()
@@ -354,20 +338,17 @@ async def test_a_version_made_anew_with_wrong_bytes_answers_no_caller(tmp_path: 
         assert "made anew" in told["reason"]
 
 
-async def test_a_fetch_of_a_creation_that_is_gone_holds_up_nothing(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_a_fetch_of_a_creation_that_is_gone_holds_up_nothing(node: NodeInMemory) -> None:
     node.registry.hold_fetches[f"fake:/{M}/1"] = threading.Event()  # which nobody sets
     async with node.control_plane() as spine:
         await becomes(lambda: ("fetch", M, 1) in spine.steps.busy, "its bytes are on their way")
-        new = make_anew(node)
-        await spine.poll()
+        new = await made_anew(node)
         await means(node, new)
 
 
 async def test_a_creation_that_is_replaced_during_its_fetch_is_not_accepted(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
-    node = node_on(tmp_path)
     fetch = node.registry.fetch
 
     def replaced_meanwhile(*args: Any, **kwargs: Any) -> Any:
@@ -397,9 +378,7 @@ async def test_a_quarantine_of_the_predecessor_says_nothing_of_the_next(
     tmp_path: Path, marks: bool
 ) -> None:
     node = node_on(tmp_path, marks=marks, stamped=True)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await means(node, old)
+    async with node.following(1) as spine, asking(node, spine) as client:
         node.registry.tamper(M, 1)
         node.gateway.restart(lose_table=True)
         await becomes(lambda: spine.journal.view.quarantines, "it is quarantined")
@@ -408,15 +387,13 @@ async def test_a_quarantine_of_the_predecessor_says_nothing_of_the_next(
         await gone(node, spine)
         (shown,) = (await client.get("/quarantine")).json()["quarantines"]
         assert shown["incident"] == "gone"
-        new = make_anew(node, stamped=True)
-        await spine.poll()
+        new = await made_anew(node, stamped=True)
         await means(node, new)
         await idle(spine)
         assert spine.journal.view.quarantines == {}
 
 
-async def test_a_rejection_of_the_same_bytes_is_tried_once_more(tmp_path: Path) -> None:
-    node = node_on(tmp_path)
+async def test_a_rejection_of_the_same_bytes_is_tried_once_more(node: NodeInMemory) -> None:
     node.gateway.fails[M, 1] = ("load_failed", "no such library")
     async with node.control_plane() as spine:
         await becomes(lambda: spine.journal.view.rejections, "it is rejected")
@@ -450,7 +427,7 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
     old = node.registry.digest(M, 1)
     async with node.following(1) as spine, asking(node, spine) as client:
         if by_rule:
-            await promoted(node, spine, 2)
+            await promoted(node, 2)
             node.gateway.go_back(M, A, "it failed")
             await becomes(lambda: spine.journal.view.holds, "that is recorded")
         else:
@@ -476,13 +453,10 @@ async def test_what_an_operator_pinned_is_not_what_was_made_anew(
 
 
 async def test_an_older_record_without_a_creation_learns_it_from_the_next_listing(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
-    node = node_on(tmp_path)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         pin = spine.journal.view.accepted[M, 1]
         spine.ledger.accept(type(pin)(M, 1, old, None, False, pin.listing))
         stored = spine.store.get(old)
@@ -498,8 +472,7 @@ async def test_an_older_record_without_a_creation_learns_it_from_the_next_listin
         assert stored is not None
         assert stored.accepted[0].creation == mark, "a ledger may be lost"
         assert node.registry.fetched == [f"fake:/{M}/1"], "and nothing was fetched for that"
-        new = make_anew(node)
-        await spine.poll()
+        new = await made_anew(node)
         await means(node, new)
 
 
@@ -510,9 +483,7 @@ async def test_an_older_record_without_a_creation_is_not_about_what_was_made_aft
     """The node missed the deletion, and its release knew no creations: the old bytes are over."""
     node = node_on(tmp_path)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
-        await idle(spine)
+    async with node.at_rest(1) as spine:
         stored = spine.store.get(old)
         assert stored is not None
         (pin,) = stored.accepted
@@ -570,9 +541,8 @@ async def test_a_withdrawn_alias_does_not_come_back_where_it_was(
 
 
 async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_activation(
-    tmp_path: Path,
+    node: NodeInMemory,
 ) -> None:
-    node = node_on(tmp_path)
     async with node.at_rest(1) as spine:
         node.registry.unpoint(M, A)
         await spine.poll()
@@ -584,8 +554,7 @@ async def test_a_removal_that_the_gateway_did_not_take_goes_on_and_is_no_new_act
         node.gateway.retire = refused  # type: ignore[method-assign,assignment]
         await spine.poll()
         await becomes(lambda: spine.steps.backoff.get(("retire", M, A)), "it is refused")
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         assert len(spine.ledger.activations_of(M, A)) == 1
         node.gateway.retire = retire  # type: ignore[method-assign]
         node.operators.try_now(M)
@@ -602,8 +571,7 @@ async def test_what_is_altered_under_a_number_that_stays_is_accepted_by_an_opera
     marks = MLFLOW if what == "bytes" else S3
     node = node_on(tmp_path, marks=marks, stamped=not marks)
     old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await means(node, old)
+    async with node.following(1) as spine, listening(node, spine) as command:
         node.registry.tamper(M, 1)
         if not marks:
             node.registry.stamp(M, 1, node.registry.digest(M, 1))
@@ -695,15 +663,11 @@ async def test_a_manifest_that_cannot_be_read_for_a_while_makes_nothing_anew(
     tmp_path: Path,
 ) -> None:
     node = node_on(tmp_path, marks=S3, stamped=True)
-    old = node.registry.digest(M, 1)
-    async with node.control_plane() as spine:
-        await means(node, old)
-        node.registry.publish(M, 2)
-        node.registry.without_latest(M)
+    async with node.following(1) as spine:
+        node.registry.publish(M, 2, latest=False)
         node.registry.leave_out(M, 1)
         for _ in range(3):
             await spine.poll()
-        make_anew(node, stamped=True)
-        await spine.poll()
+        await made_anew(node, stamped=True)
         await node.shows(1, VersionState.QUARANTINED)
         assert spine.journal.view.accepted[M, 1].creation == FIRST_CREATION

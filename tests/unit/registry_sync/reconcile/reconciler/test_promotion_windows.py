@@ -12,8 +12,8 @@ from registry_sync.domain.promotion_windows import parse_windows
 from registry_sync.planning.explain import Explanation, explain
 from registry_sync.planning.snapshot import Cause
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.waiting import becomes
 
 HOUR_S = 3600.0
 
@@ -118,8 +118,7 @@ async def test_what_has_unloaded_its_predecessor_is_activated_after_the_window(
     )
     async with node.control_plane() as spine:
         await is_staged_until_the_window_has_closed(node, spine)
-        await node.serves(2)
-        await idle(spine)
+        await node.settles_at(2)
         assert explained(spine).why is Cause.FOLLOWS
 
 
@@ -141,8 +140,7 @@ async def test_what_is_compared_until_the_window_has_closed_does_not_act(
         monkeypatch.setattr(node.registry, "remote_listing", slowly)
         show(node, spine, 9)
         await becomes(lambda: explained(spine).why is Cause.AWAITS_WINDOW, "it has closed")
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         assert any(one.version == 2 for one in node.gateway.stages) is staged
         monkeypatch.undo()
         show(node, spine, 9)

@@ -26,8 +26,8 @@ from registry_sync.errors import (
 from registry_sync.planning.actions import Activate
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.waiting import becomes
 
 # --- the ordinary way -----------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ async def test_an_alias_is_followed_from_nothing_and_through_a_promotion(
 ) -> None:
     async with node.following(1) as spine:
         assert [(s.keep, s.replaces) for s in node.gateway.stages] == [(False, None)]
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         assert [(s.keep, s.replaces) for s in node.gateway.stages[1:]] == [(True, 1)]
         await idle(spine)
         moved = spine.ledger.activations_of(M, A)
@@ -68,8 +68,7 @@ async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -
         node.gateway.refuses[M, A] = ("draining", "not now")
         await node.promotes(2)
         await becomes(lambda: node.gateway.standbys, "version 2 stands by")
-        node.registry.publish(M, 3)
-        node.registry.without_latest(M)
+        node.registry.publish(M, 3, latest=False)
         await node.promotes(3)
 
         def versions() -> list[int]:
@@ -78,8 +77,7 @@ async def test_a_standby_makes_room_when_the_wish_moves_on(node: NodeInMemory) -
         await becomes(lambda: versions() == [3], "version 3 stands by, and version 2 no longer")
         node.gateway.refuses.clear()
         node.operators.try_now(M)
-        await node.serves(3)
-        await idle(spine)
+        await node.settles_at(3)
         told = [(one.action, one.version) for one in spine.ledger.attempts_of(M)]
         assert told.count(("retire_standby", 2)) == 1
         assert ("retire_standby", 3) not in told, "what was activated is no standby any more"
@@ -104,15 +102,13 @@ async def test_the_snapshot_is_sent_again_only_when_it_says_something_new(
 
 
 async def test_nothing_is_fetched_that_no_alias_and_no_caller_means(node: NodeInMemory) -> None:
-    async with node.following(1) as spine:
+    async with node.following(1):
         await node.shows(2, VersionState.REGISTERED)
         assert "fake:/churn/2" not in node.registry.fetched
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         entry = node.entry(2)
         assert entry.digest == node.registry.digest(M, 2)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
 
 
 @pytest.mark.parametrize("at_once", [5, 9])
@@ -190,8 +186,7 @@ async def test_comparisons_that_take_long_hold_up_no_fetch(node: NodeInMemory) -
                 ),
                 "its aliases are compared",
             )
-            node.gateway.want(M, 2)
-            await node.shows(2, VersionState.AVAILABLE)
+            await node.brings(2)
         finally:
             gate.set()
 
@@ -205,13 +200,11 @@ async def test_bytes_altered_after_they_were_first_seen_are_not_promoted(
 ) -> None:
     node.registry.tells_listings = tells_listings
     async with node.following(1) as spine:
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         node.registry.tamper(M, 2)
         await node.promotes(2)
         await node.shows(2, VersionState.QUARANTINED)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         entry = node.entry(2)
         assert "this node accepted" in str(entry.reason)
         # Stamped as they are now, they are what the publisher wants.
@@ -301,14 +294,13 @@ async def test_a_rejected_version_is_tried_again_when_its_alias_is_moved_there_a
     async with node.control_plane() as spine:
         await rejected(node, spine)
     node.gateway.restart()
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         assert spine.journal.view.rejections  # a start is no new wish
         entry = node.entry(2)
         assert "when the registry moves an alias to it anew" in str(entry.reason)
-        await moved(node, spine, 1)
+        await moved(node, 1)
         assert spine.journal.view.rejections  # nor is a wish for something else
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         assert spine.journal.view.rejections == {}
 
 
@@ -324,8 +316,8 @@ async def test_a_rejection_whose_release_the_ledger_did_not_take_is_released_lat
         node.registry.point(M, A, 2)
         with monkeypatch.context() as patched:
             patched.setattr(spine.ledger, "end_rejection", silent)
-            await polled(spine)
-            assert node.gateway.points(M, A) == 1
+            await spine.poll()
+            await node.stays_at(1)
         await spine.poll()
         await node.serves(2)
 
@@ -488,8 +480,7 @@ async def test_what_cannot_be_compared_because_it_is_incomplete_is_not_recovered
 async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
     async with node.following(1) as spine:
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         node.registry.fetch_error = NoDiskRoomError("the disk is nearly full")
         await node.promotes(2)
         await becomes(lambda: spine.steps.backoff.get(("activate", M, A)), "the comparison fails")
@@ -499,8 +490,7 @@ async def test_a_promotion_waits_until_its_bytes_were_compared(node: NodeInMemor
 
 
 async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory) -> None:
-    node.registry.publish(M, 3)
-    node.registry.without_latest(M)
+    node.registry.publish(M, 3, latest=False)
     async with node.following(1) as spine:
         node.gateway.refuses[M, A] = ("table_write_failed", "the disk is full")
         await node.promotes(2)
@@ -510,7 +500,7 @@ async def test_a_promotion_waits_for_no_retry_of_another_one(node: NodeInMemory)
                 ("activate", M, A), "full", goal=(2, node.registry.digest(M, 2))
             )
         node.gateway.refuses.clear()
-        await promoted(node, spine, 3)
+        await promoted(node, 3)
 
 
 @pytest.mark.parametrize("to", [1, 4])
@@ -522,8 +512,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
     node.registry.without_latest(M)
     node.registry.tells_listings = False
     async with node.following(1, 2) as spine:
-        node.gateway.want(M, 3)
-        await node.shows(3, VersionState.AVAILABLE)
+        await node.brings(3)
         await idle(spine)
         node.registry.hold_fetches["fake:/churn/3"] = threading.Event()
         await node.promotes(3)
@@ -532,8 +521,7 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
             await node.operators.hold(Hold(M, A, 3, 1, node.registry.digest(M, 1), "operator", 1.0))
         else:
             await node.promotes(4)
-        await node.serves(to)
-        await idle(spine)
+        await node.settles_at(to)
         assert [one.version for one in node.gateway.activations] == [1, 2, to]
         staging = node.folder / "incoming"
         await becomes(lambda: not list(staging.iterdir()), "the fetch of version 3 has ended")
@@ -541,19 +529,17 @@ async def test_what_is_due_now_does_not_wait_for_an_older_comparison(
 
 async def test_a_rollback_to_bytes_that_were_altered_since_is_refused(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
-    async with node.following(1, 2) as spine:
+    async with node.following(1, 2):
         before = node.registry.digest(M, 1)
         node.registry.tamper(M, 1)
         await node.operators.hold(Hold(M, A, 2, 1, before, "operator", 1.0))
         await node.shows(1, VersionState.QUARANTINED)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 2
+        await node.stays_at(2)
 
 
 async def test_a_lost_ledger_is_filled_again_and_trusts_nothing_anew(node: NodeInMemory) -> None:
     async with node.following(1):
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
     (node.folder / "ledger.db").unlink()
     node.registry.tamper(M, 2)
     node.registry.point(M, A, 2)
@@ -571,7 +557,7 @@ async def test_a_ledger_deleted_while_it_runs_is_made_anew(node: NodeInMemory) -
         await idle(spine)
         assert spine.journal.trouble is None
         assert (M, 1) in spine.ledger.view().accepted
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         assert [a.version for a in spine.ledger.activations_of(M, A)] == [2, 1]
 
 
@@ -594,7 +580,7 @@ async def test_a_move_is_recorded_once_though_the_ledger_cannot_be_read_just_aft
         recorded = list[int]()
         monkeypatch.setattr(spine.ledger, "view", view)
         monkeypatch.setattr(spine.ledger, "activated", activated)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         await becomes(lambda: not failures, "the ledger is read again")
         await idle(spine)
         moves = spine.ledger.activations_of(M, A)
@@ -616,11 +602,9 @@ async def test_a_move_that_an_operator_wanted_is_recorded_later_as_the_operators
 
         monkeypatch.setattr(spine.ledger, "activated", activated)
         digest = node.registry.digest(M, 2)
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         await node.operators.hold(Hold(M, A, 1, 2, digest, "operator", 1.0, lasting=lasting))
-        await node.serves(2)
-        await idle(spine)
+        await node.settles_at(2)
         await becomes(lambda: len(spine.ledger.activations_of(M, A)) == 2, "it is recorded")
         last = spine.ledger.activations_of(M, A)[0]
         assert (last.version, last.asked_by, last.pinned) == (2, "operator", lasting)

@@ -13,9 +13,9 @@ from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.registry import registry_view
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
 from tests.fakes.operating import asking, decide
+from tests.fakes.waiting import becomes
 
 
 def too_slow(before: Aspired | None = None) -> Aspired:
@@ -34,7 +34,7 @@ async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until
 ) -> None:
     async with node.control_plane() as spine:
         await node.serves(1)
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
     if not remembered:
         (node.folder / "ledger.db").unlink()
     content = node.break_ledger() if remembered else b""
@@ -48,15 +48,13 @@ async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until
         aspired = answer["explained"][0]["hold"]["while_aspired"]
         assert aspired == (2 if remembered else None)
         node.registry.down = False
-        await moved(node, spine, 2)  # where it was
+        await moved(node, 2)  # where it was
         assert node.gateway.points(M, A) == 1
         assert spine.journal.view.holds[AliasRef(M, A)].aspired_version == 2
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         assert node.gateway.points(M, A) == 1
-        node.registry.publish(M, 3)
-        node.registry.without_latest(M)
-        await moved(node, spine, 3)
+        node.registry.publish(M, 3, latest=False)
+        await moved(node, 3)
         await node.serves(3)
 
 
@@ -69,8 +67,7 @@ async def test_a_hint_before_the_first_listing_hides_no_other_model(
         await idle(spine)
     (node.folder / "ledger.db").unlink()
     monkeypatch.setattr(node.registry, "aspired", too_slow)
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         spine.hint(M, "webhook")
         await becomes(lambda: spine.listings.aspired.models, "it was looked at")
         await idle(spine)
@@ -121,8 +118,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
     before = told(node).models
     (node.folder / "ledger.db").unlink()
     node.registry.down = True
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         await becomes(lambda: told(node).source_error, "the gateway is told")
         assert told(node).models == before
         node.registry.down = False
@@ -141,8 +137,7 @@ async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
         await idle(spine)
     (node.folder / "ledger.db").unlink()
     node.registry.down = True
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         await becomes(lambda: told(node).source_error, "the gateway is told")
         assert not spine.listings.complete
         models = spine.announcer.models

@@ -7,8 +7,8 @@ import pytest
 from gateway.contract.catalogue import VersionState
 from registry_sync.domain import Hold
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, promoted
+from tests.fakes.waiting import becomes
 
 
 @pytest.fixture
@@ -85,17 +85,15 @@ async def test_bytes_that_are_stamped_are_promoted(node: NodeInMemory) -> None:
 @pytest.mark.parametrize("damaged", [False, True])
 async def test_what_was_rolled_back_stays_rolled_back(node: NodeInMemory, damaged: bool) -> None:
     async with node.control_plane() as spine:
-        await promoted(node, spine, 2)
+        await promoted(node, 2)
         await node.operators.hold(Hold(M, A, 2, 1, node.registry.digest(M, 1), "operator", 1.0))
-        await node.serves(1)
-        await idle(spine)
+        await node.settles_at(1)
     node.break_ledger()
     if damaged:
         (node.folder / "holds.json").write_text("{")
     async with node.control_plane() as spine:
         await tells(node, spine)
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         assert bool(spine.journal.view.holds) is not damaged
 
 
@@ -108,8 +106,7 @@ async def test_with_the_registry_down_too_a_gateway_keeps_the_catalogue_that_it_
     before = node.gateway.catalogue
     if restarted:  # and it lost its catalogue
         node.gateway.restart()
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         if restarted:
             await tells(node, spine)
             await node.shows(2, VersionState.AVAILABLE)

@@ -11,9 +11,9 @@ import pytest
 from registry_sync.domain import HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import DamagedHoldsError, HoldsFile
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers
 from tests.fakes.operating import asking, decide
+from tests.fakes.waiting import becomes
 
 ALIAS = {"model": M, "alias": A}
 PASSES = 3

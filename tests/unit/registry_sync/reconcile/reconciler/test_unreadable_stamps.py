@@ -9,9 +9,9 @@ from gateway.contract.references import AliasRef, parse_selector
 from gateway.errors import ModelLoadFailedError
 from gateway.routing.route_table import RouteTable
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, polled
+from tests.fakes.nodes import A, M, NodeInMemory, polled
 from tests.fakes.operating import asking
+from tests.fakes.waiting import becomes
 
 WHY = "the stamp of version 2 cannot be read"
 URI = f"fake:/{M}/2"
@@ -94,8 +94,7 @@ async def test_it_is_remembered_while_the_registry_is_down(node: NodeInMemory) -
     async with node.control_plane() as spine:
         await listed(spine)
     node.registry.down = True
-    async with node.control_plane() as spine:
-        await idle(spine)
+    async with node.at_rest() as spine:
         assert spine.listings.aspired.models[M].versions[2].stamp_problem == WHY
     assert URI not in node.registry.fetched
 

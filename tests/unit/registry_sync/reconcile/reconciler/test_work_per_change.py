@@ -16,8 +16,8 @@ from registry_sync.reconcile.gateway import observation
 from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies
 from registry_sync.reconcile.view import description, signature_cache
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import NodeInMemory, idle
+from tests.fakes.waiting import becomes
 
 MODELS = 60
 SOAK = os.environ.get("REGISTRY_GATEWAY_SOAK", "") not in {"", "0"}

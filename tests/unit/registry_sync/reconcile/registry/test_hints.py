@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from registry_sync.reconcile.registry.hints import Hints
-from tests.fakes.gateway import becomes
+from tests.fakes.waiting import becomes
 
 
 class Look:

@@ -8,8 +8,8 @@ import pytest
 from registry_sync.errors import IncompleteArtifactError
 from registry_sync.planning.actions import Fetch
 from registry_sync.reconcile.steps.outcome import StepFailure, Stopwatch
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import M, NodeInMemory, idle
+from tests.fakes.nodes import M, NodeInMemory
+from tests.fakes.waiting import becomes
 
 
 async def test_step_without_effect_is_not_repeated_at_full_speed(
@@ -75,5 +75,4 @@ async def test_a_time_that_comes_while_the_gateway_is_away_is_slept_for_once(
         assert next_at is None or next_at > node.clock(), "the loop sleeps for what is over"
         node.gateway.fails.clear()
         node.gateway.down = False
-        await node.serves(2)
-        await idle(spine)
+        await node.settles_at(2)

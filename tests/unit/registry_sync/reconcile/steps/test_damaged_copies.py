@@ -18,8 +18,8 @@ from registry_sync.reconcile.reconciler import Reconciler
 from registry_sync.reconcile.steps import damaged_copies as copies_module
 from registry_sync.reconcile.steps.backoff import Backoff
 from registry_sync.reconcile.steps.damaged_copies import Copies, _Drop
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.waiting import becomes
 
 
 async def test_an_altered_copy_is_fetched_again_and_its_version_is_not_quarantined(

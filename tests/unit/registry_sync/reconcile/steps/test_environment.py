@@ -93,8 +93,7 @@ async def test_what_requires_other_libraries_is_refused_where_that_is_set(
         assert "no-such-package (not here, required ==3)" in str(entry.reason)
         assert entry.description is not None
         assert entry.description["dependency_verdict"]["status"] == "refuse"
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
         tag_version(node, 2, "own")
         await spine.poll()
         await node.serves(2)

@@ -19,9 +19,9 @@ from registry_sync.planning.actions import Activate, Urgency
 from registry_sync.reconcile.steps.fetch import FetchStep
 from registry_sync.reconcile.steps.outcome import Stopwatch
 from registry_sync.sources import OnProgress
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle
+from tests.fakes.nodes import A, M, NodeInMemory
 from tests.fakes.operating import asking, listening
+from tests.fakes.waiting import becomes
 
 
 @pytest.fixture
@@ -63,15 +63,13 @@ async def test_an_operator_sees_how_far_each_fetch_is(node: NodeInMemory) -> Non
                 "fetching churn 1: 2.0 MB of 4.0 MB (50%), begun" in (await command(*words)).stdout
             )
         gate.set()
-        await node.serves(1)
-        await idle(spine)
+        await node.settles_at(1)
         assert (await client.get("/state")).json()["fetches"] == []
 
 
 async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
     node.registry.tells_listings = False
-    node.registry.publish(M, 2)
-    node.registry.without_latest(M)
+    node.registry.publish(M, 2, latest=False)
     async with node.following(1, 2) as spine, asking(node, spine) as client:
         spine.fetch_step._confirmed.clear()
         gate = node.registry.hold_fetches[M] = threading.Event()
@@ -86,8 +84,7 @@ async def test_a_comparison_is_told_from_a_fetch(node: NodeInMemory) -> None:
 async def test_a_fetch_that_an_operator_asks_for_is_told_to_the_gateway(
     node: NodeInMemory,
 ) -> None:
-    node.registry.publish(M, 2)
-    node.registry.without_latest(M)
+    node.registry.publish(M, 2, latest=False)
     async with node.at_rest(1):
         gate = node.registry.hold_fetches[M] = threading.Event()
         node.operators.fetch(M, 2)

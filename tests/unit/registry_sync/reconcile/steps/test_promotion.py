@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.contract.catalogue import VersionState
 from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator
 from registry_sync.reconcile.steps.backoff import Backoff
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved
+from tests.fakes.waiting import becomes
 
 
 @pytest.mark.parametrize("swap", ["unload_first", "auto"])
@@ -19,12 +18,11 @@ async def test_what_cannot_be_compared_is_not_staged(tmp_path: Path, swap: str) 
     node = NodeInMemory.with_versions(tmp_path, 2)
     node.registry.models[M] = replace(node.registry.models[M], tags={"gateway.swap": swap})
     async with node.following(1) as spine:
-        node.gateway.want(M, 2)
-        await node.shows(2, VersionState.AVAILABLE)
+        await node.brings(2)
         await idle(spine)
         staged = len(node.gateway.stages)
         node.registry.lists_nothing = True
-        await moved(node, spine, 2)
+        await moved(node, 2)
         assert len(node.gateway.stages) == staged
         assert node.gateway.points(M, A) == 1
         node.registry.lists_nothing = False

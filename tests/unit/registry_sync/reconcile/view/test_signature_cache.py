@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from gateway.contract.catalogue import VersionState
 from registry_sync.domain.signature_diff import SignaturePolicy
-from tests.fakes.gateway import becomes
-from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, moved, polled, promoted
 from tests.fakes.operating import asking, decide, listening
+from tests.fakes.waiting import becomes
 
 SAYS = "the signature of version 2 differs from that of version 1: input y (double) is new"
 
@@ -45,7 +45,7 @@ async def test_it_is_followed_and_told(node: NodeInMemory) -> None:
     async with node.at_rest(1) as spine, asking(node, spine) as client:
         assert announced(node) == (None, None)
         with capture_logs() as logs:
-            await promoted(node, spine, 2)
+            await promoted(node, 2)
         told = [entry["reason"] for entry in logs if entry["event"] == "signature.changed"]
         assert len(told) == 1, "once"
         assert told[0].startswith(SAYS)
@@ -62,14 +62,14 @@ async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeI
     node.on_signature_change = SignaturePolicy.REFUSE
     async with node.following(1) as spine, asking(node, spine) as client:
         staged = len(node.gateway.stages)
-        await moved(node, spine, 2)
+        await moved(node, 2)
         assert (node.gateway.points(M, A), len(node.gateway.stages)) == (1, staged)
         state, explained = await shown(client)
         assert (explained["why"], explained["target"]) == ("rejected", 2)
         for reason in (state["reason"], explained["reason"], announced(node)[0] or ""):
             assert reason.startswith(SAYS)
             assert "`rollback --to 2` or `pin` takes it all the same" in reason
-        await moved(node, spine, 3)
+        await moved(node, 3)
         assert node.gateway.points(M, A) == 3, "the same signature"
 
 
@@ -77,7 +77,7 @@ async def test_it_is_refused_where_that_is_set_and_nothing_is_staged(node: NodeI
 async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
     async with node.following(1) as spine, asking(node, spine) as client:
-        await moved(node, spine, 2)
+        await moved(node, 2)
         answer = await decide(client, f"/{how}", model=M, alias=A, version=2)
         assert answer["outcome"] == "active", answer
         assert node.gateway.points(M, A) == 2
@@ -86,7 +86,7 @@ async def test_an_operator_may_have_it_all_the_same(node: NodeInMemory, how: str
 async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
     async with node.following(1) as spine:
-        await moved(node, spine, 2)
+        await moved(node, 2)
         assert node.gateway.points(M, A) == 1
     node.on_signature_change = SignaturePolicy.IGNORE
     async with node.at_rest(2) as spine, asking(node, spine) as client:
@@ -96,12 +96,11 @@ async def test_the_setting_counts_from_the_next_start(node: NodeInMemory) -> Non
 
 async def test_a_lost_table_does_not_let_it_in(node: NodeInMemory) -> None:
     node.on_signature_change = SignaturePolicy.REFUSE
-    async with node.following(1) as spine:
-        await moved(node, spine, 2)
+    async with node.following(1):
+        await moved(node, 2)
         node.gateway.restart(lose_table=True)
         await becomes(lambda: node.gateway.points(M, A) == 1, "what served comes back")
-        await idle(spine)
-        assert node.gateway.points(M, A) == 1
+        await node.stays_at(1)
 
 
 @pytest.mark.parametrize("then", [True, False], ids=["taken away", "lost"])
@@ -115,7 +114,7 @@ async def test_an_alias_that_was_taken_away_has_no_callers_to_break(
             node.registry.unpoint(M, A)
             await polled(spine, times=2)
             assert node.gateway.points(M, A) is None
-            await moved(node, spine, 2)
+            await moved(node, 2)
             await node.serves(2)
             return
         node.gateway.stages_wait = True

@@ -14,9 +14,9 @@ from registry_sync.domain import LedgerView
 from registry_sync.errors import LedgerError
 from registry_sync.planning.actions import EndHold, RetireAlias
 from registry_sync.reconcile.reconciler import Reconciler
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
 from tests.fakes.operating import asking, decide, listening
+from tests.fakes.waiting import becomes
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ async def test_what_was_answered_counts_though_the_ledger_cannot_be_read_after_i
             assert (await client.post("/freeze")).status_code == 202
             kept = await decide(client, "/pin", model=M, alias="staging", version=1)
             assert kept["outcome"] == "active"
-            await moved(node, spine, 2)
+            await moved(node, 2)
             assert (node.gateway.points(M, A), node.gateway.points(M, "staging")) == (1, 1)
             assert (await client.post("/unfreeze")).json()["changed"] is True
             await node.serves(2)
@@ -76,7 +76,7 @@ async def test_a_pin_that_cannot_serve_leaves_the_one_that_another_operator_made
         assert "pinned at version 1 by operator" in answer["reason"]
         node.gateway.end_stage(node.gateway.stages[-1])
         await idle(spine)
-        await moved(node, spine, 2)
+        await moved(node, 2)
         assert node.gateway.points(M, A) == 1
 
 
@@ -119,7 +119,7 @@ async def test_a_pin_counts_for_the_pass_that_was_under_way(
 ) -> None:
     async with node.following(1) as spine, asking(node, spine) as client:
         if moves:
-            await promoted(node, spine, 2)
+            await promoted(node, 2)
             await decide(client, "/rollback", model=M, alias=A)
             await idle(spine)
             node.registry.point(M, A, 3)
@@ -193,7 +193,7 @@ async def test_the_command_freezes_and_waits_until_nothing_moves(
         slow.goes_on.set()
         assert (await freezing).exit_code == 0
         before = moves_of_alias(node)
-        await moved(node, spine, 3)
+        await moved(node, 3)
         assert (node.gateway.points(M, A), moves_of_alias(node)) == (2, before)
 
 

@@ -12,9 +12,9 @@ from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
 from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.disk import fill_disk
-from tests.fakes.gateway import becomes
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, promoted
 from tests.fakes.operating import asking, decide, listening
+from tests.fakes.waiting import becomes
 
 ALIAS = {"model": M, "alias": A}
 SHORTAGE = "holds.json cannot be read now: Too many open files"
@@ -46,7 +46,7 @@ def waiting(node: NodeInMemory) -> HoldsSnapshot:
 
 async def two_versions(node: NodeInMemory, spine: Reconciler) -> None:
     await node.serves(1)
-    await promoted(node, spine, 2)
+    await promoted(node, 2)
 
 
 async def test_what_operators_decide_is_in_force_and_recorded_when_the_ledger_takes_it(
@@ -127,8 +127,7 @@ async def test_they_outlive_a_restart_without_it(node: NodeInMemory) -> None:
             await answer(client, "/freeze")
             await idle(spine)
     content = node.break_ledger()
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await idle(spine)
+    async with node.at_rest() as spine, asking(node, spine) as client:
         assert (node.gateway.points(M, A), bool(spine.journal.view.freeze)) == (1, True)
         assert (await answer(client, "/freeze"))["changed"] is False
         await answer(client, "/unfreeze")
@@ -158,8 +157,7 @@ async def test_nothing_is_promoted_before_what_waits_in_the_file_can_be_read(
     # The ledger is read, and takes nothing, all the while: what counts comes from the file.
     with node.refusing_ledger(), monkeypatch.context() as broken:
         broken.setattr(HoldsFile, "read", short)
-        async with node.control_plane() as spine:
-            await idle(spine)
+        async with node.at_rest() as spine:
             # A fetch that could not be recorded is told of in between.
             await becomes(lambda: spine.journal.trouble == SHORTAGE, "the file is told of")
             assert not spine.journal.answered
@@ -237,7 +235,7 @@ async def test_the_commands_say_what_is_not_recorded(node: NodeInMemory) -> None
 async def test_what_only_the_ledger_can_end_stays_and_that_is_said(node: NodeInMemory) -> None:
     async with node.control_plane() as spine, asking(node, spine) as client:
         await two_versions(node, spine)
-        await promoted(node, spine, 1)
+        await promoted(node, 1)
         node.gateway.fails[M, 3] = ("load_failed", "broken")
         node.registry.point(M, "trial", 3)
         node.registry.tamper(M, 2)
