@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -20,6 +22,15 @@ def foreign_python(folder: Path) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "orjson").symlink_to(Path(orjson.__file__).parent)
     return python
+
+
+def ended(
+    command: Sequence[str | Path], *, timeout_s: float = 60.0, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever its status; what it writes is text."""
+    return subprocess.run(
+        command, capture_output=True, check=False, text=True, timeout=timeout_s, **options
+    )
 
 
 def told_by(program: str) -> str:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.acceptance.node import HOOKS
 from tests.acceptance.scale import CONTROL_WITHOUT
+from tests.fakes.pythons import ended
 from tests.servers import clean_environ, free_ports
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -75,14 +76,9 @@ def until_it_says(folder: Path, what: str) -> None:
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "registry_sync", *arguments],
-        env=environ({"REGISTRY_SYNC_NODE_DIR": str(folder)}),
-        capture_output=True,
-        text=True,
-        timeout=START_LIMIT_S,
-        check=False,
-    )
+    here = environ({"REGISTRY_SYNC_NODE_DIR": str(folder)})
+    command = [sys.executable, "-m", "registry_sync", *arguments]
+    return ended(command, env=here, timeout_s=START_LIMIT_S)
 
 
 def test_it_starts_without_neighbours_and_ends_at_a_signal(folder: Path) -> None:
@@ -168,14 +164,8 @@ def readmes_reload(url: str) -> str:
 @pytest.mark.parametrize(("secret", "status"), [(RELOAD_SECRET, 0), ("a guess", 22)])
 def test_ci_reloads_as_the_readme_says(waiting: Waiting, secret: str, status: int) -> None:
     before = len(said(waiting.folder))
-    done = subprocess.run(
-        ["bash", "-euc", readmes_reload(waiting.url)],
-        env=clean_environ({"SECRET": secret}),
-        capture_output=True,
-        text=True,
-        timeout=START_LIMIT_S,
-        check=False,
-    )
+    command = ["bash", "-euc", readmes_reload(waiting.url)]
+    done = ended(command, env=clean_environ({"SECRET": secret}), timeout_s=START_LIMIT_S)
     assert done.returncode == status, done.stderr
     if status:
         until_it_says(waiting.folder, "webhook.refused")

@@ -1,10 +1,10 @@
 """A listener that ends unasked ends its process with an error, so that it is started again."""
 
 import socket
-import subprocess
 import sys
 import tempfile
 
+from tests.fakes.pythons import ended
 from tests.servers import clean_environ, free_ports
 
 END_LIMIT_S = 60.0
@@ -26,14 +26,8 @@ IS_CANCELLED = "asyncio.current_task().cancel(); await asyncio.sleep(0)"
 def run(*, how: str, settings: dict[str, str], **program: str) -> tuple[int, str]:
     """Start a plane whose listeners end at once; return its exit status and its log."""
     source = PROGRAM.format(how=how, **{"arguments": "", **program})
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        env=clean_environ(settings),
-        capture_output=True,
-        text=True,
-        timeout=END_LIMIT_S,
-        check=False,
-    )
+    command = [sys.executable, "-c", source]
+    done = ended(command, env=clean_environ(settings), timeout_s=END_LIMIT_S)
     return done.returncode, done.stderr
 
 

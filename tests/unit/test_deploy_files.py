@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sysconfig
 import tomllib
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.fakes.pythons import ended
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -23,14 +24,7 @@ LONG_RUNNING = {"gateway", "control-plane", "mlflow", "postgres", "s3"}
 
 
 def _passes(tool: str, *arguments: str | Path) -> None:
-    done = subprocess.run(
-        [SCRIPTS / tool, *arguments],
-        check=False,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = ended([SCRIPTS / tool, *arguments], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.pythons import ended
 
 ROOT = Path(__file__).parents[2]
 MAKE_FILES = ("Makefile", "pyproject.toml", "constraints.txt")
@@ -38,15 +39,10 @@ def _stamp(checkout: Path, *names: str) -> None:
 
 def _would_run(checkout: Path, target: str) -> list[str]:
     """The lines that make would run for a target."""
-    done = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", target],
-        check=True,
-        cwd=checkout,
-        env={key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    command = ["make", "--dry-run", "--no-print-directory", target]
+    done = ended(command, cwd=checkout, env=environ)
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 

@@ -25,6 +25,6 @@ def _logs_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    """A node whose registry has two versions of a model, @champion at the first."""
-    return NodeInMemory.with_versions(tmp_path, 2)
+async def node(tmp_path: Path, request: pytest.FixtureRequest) -> NodeInMemory:
+    """A node whose registry has two versions of a model, or a file's VERSIONS, @champion at 1."""
+    return NodeInMemory.with_versions(tmp_path, getattr(request.module, "VERSIONS", 2))

@@ -14,10 +14,7 @@ from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, polled
 from tests.fakes.operating import asking
 from tests.fakes.waiting import becomes
 
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 3)
+VERSIONS = 3
 
 
 async def test_a_view_is_complete_while_the_ledger_can_be_read(

@@ -1,7 +1,6 @@
 """Automatic rollbacks are recorded and held, are not undone, and end in time."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +15,7 @@ from tests.fakes.waiting import becomes
 WHY = "automatic rollback to version 1: version 2 did worse on live traffic: 12 of 60 failed"
 
 
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 4)
+VERSIONS = 4
 
 
 async def gone_back(node: NodeInMemory, spine: Reconciler) -> None:

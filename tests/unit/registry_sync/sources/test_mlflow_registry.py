@@ -77,6 +77,13 @@ def _meant(entity, filter_string):
     return not filter_string or filter_string in quotes
 
 
+def asked(models, versions):
+    """Have a server's registry listed; the server, the registry, and what it listed."""
+    server = Server(list(models), versions)
+    registry = MlflowRegistry(lambda: server)
+    return server, registry, registry.aspired()
+
+
 def test_versions_are_asked_for_only_where_a_model_shows_a_change():
     names = [f"m{number}" for number in range(3)]
     server = Server([model(name) for name in names], [version(name, 1) for name in names])
@@ -94,9 +101,9 @@ def test_versions_are_asked_for_only_where_a_model_shows_a_change():
 
 
 def test_many_changes_or_unfilterable_names_list_all_versions_at_once():
-    server = Server([model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)])
-    registry = MlflowRegistry(lambda: server)
-    before = registry.aspired()
+    server, registry, before = asked(
+        [model("a'b\"c"), model("m")], [version("a'b\"c", 1), version("m", 1)]
+    )
     server.models[0] = model("a'b\"c", updated=NOW_MS + 1)
     server.calls.clear()
     assert registry.aspired(before).models["a'b\"c"].aliases == {"latest": 1}
@@ -108,9 +115,7 @@ def test_many_changes_or_unfilterable_names_list_all_versions_at_once():
 
 
 def test_a_model_with_a_version_that_is_not_ready_is_asked_for_every_time():
-    server = Server([model("m")], [pending("m", 1)])
-    registry = MlflowRegistry(lambda: server)
-    before = registry.aspired()
+    server, registry, before = asked([model("m")], [pending("m", 1)])
     server.versions = [version("m", 1)]
     assert sorted(registry.aspired(before).models["m"].versions) == [1]
 
@@ -119,9 +124,7 @@ def test_versions_that_stay_unready_cost_no_calls():
     failed = [version(f"m{n}", 1, status="FAILED_REGISTRATION") for n in range(9)]
     stuck = [version(f"s{n}", 1, status="PENDING_REGISTRATION") for n in range(9)]
     models = [model(one.name, {"champion": "1"}) for one in (*failed, *stuck)]
-    server = Server(models, [*failed, *stuck])
-    registry = MlflowRegistry(lambda: server)
-    before = registry.aspired()
+    server, registry, before = asked(models, [*failed, *stuck])
     server.calls.clear()
     assert registry.aspired(before).models == before.models
     assert {kind for kind, _ in server.calls} == {"models"}
@@ -130,9 +133,7 @@ def test_versions_that_stay_unready_cost_no_calls():
 
 
 def test_an_alias_ahead_of_the_listing_of_versions_is_asked_for_again():
-    server = Server([model("m", {"champion": "2"})], [version("m", 1)])
-    registry = MlflowRegistry(lambda: server)
-    before = registry.aspired()
+    server, registry, before = asked([model("m", {"champion": "2"})], [version("m", 1)])
     assert before.models["m"].unfollowed == {"champion"}
     server.versions = [version("m", 1), version("m", 2)]
     assert registry.aspired(before).models["m"].aliases["champion"] == 2

@@ -35,9 +35,10 @@ async def taken(stand: Stand, one: contract.ModelChange) -> None:
     await stand.rollout.catalogue.take_model(one, one.model_dump_json().encode())
 
 
-async def started(folder: Path) -> Stand:
+@pytest.fixture
+async def stand(tmp_path: Path) -> Stand:
     """A gateway with a catalogue of two models, in which each version 1 is active."""
-    stand = Stand(folder)
+    stand = Stand(tmp_path)
     models = [model("m"), model("n")]
     catalogue = contract.Catalogue(writer="w", epoch=1, models=models)
     await stand.rollout.catalogue.take(catalogue, catalogue.model_dump_json().encode())
@@ -55,8 +56,7 @@ async def activate(stand: Stand, name: str, alias: str, version: int) -> contrac
 # --- the catalogue --------------------------------------------------------------------------------
 
 
-async def test_one_model_changes_and_the_others_stay(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_one_model_changes_and_the_others_stay(stand: Stand) -> None:
     await taken(stand, change(1, "m", model("m", versions=3)))
     table = stand.node.table
     assert (len(table.model("m").versions), len(table.model("n").versions)) == (3, 2)
@@ -69,9 +69,8 @@ async def test_one_model_changes_and_the_others_stay(tmp_path: Path) -> None:
 
 
 async def test_a_change_of_another_snapshot_is_refused_and_one_taken_before_is_none(
-    tmp_path: Path,
+    stand: Stand,
 ) -> None:
-    stand = await started(tmp_path)
     with pytest.raises(RolloutRefusedError, match="epoch 1"):
         await taken(stand, change(1, "m", model("m"), epoch=2))
     await taken(stand, change(2, "m", model("m", versions=3)))
@@ -84,9 +83,8 @@ async def test_a_change_of_another_snapshot_is_refused_and_one_taken_before_is_n
 
 
 async def test_changes_that_take_too_much_of_the_disk_are_refused_for_a_snapshot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand = await started(tmp_path)
     monkeypatch.setattr(stand.file, "are_model_changes_long", lambda: True)
     with pytest.raises(RolloutRefusedError, match="whole catalogue") as refused:
         await taken(stand, change(1, "m", model("m", versions=3)))
@@ -94,8 +92,7 @@ async def test_changes_that_take_too_much_of_the_disk_are_refused_for_a_snapshot
     assert len(stand.node.table.model("m").versions) == 2
 
 
-async def test_a_full_disk_takes_no_change_and_callers_see_it(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_a_full_disk_takes_no_change_and_callers_see_it(stand: Stand, tmp_path: Path) -> None:
     (tmp_path / "catalogue.changes").unlink(missing_ok=True)
     (tmp_path / "catalogue.changes").symlink_to("catalogue.changes")
 
@@ -107,8 +104,7 @@ async def test_a_full_disk_takes_no_change_and_callers_see_it(tmp_path: Path) ->
     assert stand.node.table.version("m", 3).digest == D[3]
 
 
-async def test_what_a_gone_model_said_of_its_bytes_is_kept_for_its_alias(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_what_a_gone_model_said_of_its_bytes_is_kept_for_its_alias(stand: Stand) -> None:
     own = contract.Environment(kind="own", python="/usr/bin/python3", digest="e")
     listed = contract.CatalogueVersion.model_validate(
         {"version": 1, "state": "available", "digest": D[1], "environment": own}
@@ -126,8 +122,7 @@ async def test_what_a_gone_model_said_of_its_bytes_is_kept_for_its_alias(tmp_pat
 # --- observe --------------------------------------------------------------------------------------
 
 
-async def test_a_difference_has_what_moved_and_nothing_else(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_a_difference_has_what_moved_and_nothing_else(stand: Stand) -> None:
     whole = await stand.rollout.observe(0, "b")
     assert (whole.since, len(whole.active)) == (None, 2)
     await activate(stand, "m", "champion", 2)
@@ -142,9 +137,8 @@ async def test_a_difference_has_what_moved_and_nothing_else(tmp_path: Path) -> N
 
 
 async def test_a_long_poll_counts_as_listening_while_it_lasts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand = await started(tmp_path)
     noted = list[int]()
     monkeypatch.setattr(stand.node, "listening", noted.append)
     waiting = asyncio.create_task(stand.rollout.observe(stand.node.seq, "b"))
@@ -155,8 +149,7 @@ async def test_a_long_poll_counts_as_listening_while_it_lasts(
     assert noted == [1, -1]
 
 
-async def test_who_has_no_state_of_this_boot_is_told_the_whole_one(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_who_has_no_state_of_this_boot_is_told_the_whole_one(stand: Stand) -> None:
     seq = stand.node.seq - 1
     for told in (
         await stand.rollout.observe(seq),  # an older control plane
@@ -167,10 +160,9 @@ async def test_who_has_no_state_of_this_boot_is_told_the_whole_one(tmp_path: Pat
 
 
 async def test_who_is_too_far_behind_is_told_the_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.routing.node._MAX_MOVES", 3)
-    stand = await started(tmp_path)
     states = [stand.node.seq]
     for turn in range(6):
         await activate(stand, "m", "champion", 1 + (turn + 1) % 2)
@@ -183,8 +175,7 @@ async def test_who_is_too_far_behind_is_told_the_whole_one(
     assert len((await stand.rollout.observe(stand.node.seq - 1, "b")).wanted) == 1
 
 
-async def test_what_changes_nothing_to_decide_on_is_no_news(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_what_changes_nothing_to_decide_on_is_no_news(stand: Stand) -> None:
     observer, key = _LoadObserver(Telemetry(), stand.node), ArtifactRef("m", 1, D[1])
     seq = stand.node.seq
     observer.loaded(key, 0.1, 1000)
@@ -206,9 +197,8 @@ async def test_what_changes_nothing_to_decide_on_is_no_news(tmp_path: Path) -> N
 
 
 async def test_activations_that_are_due_together_share_one_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand = await started(tmp_path)
     writes: list[int] = []
     save = stand.file.save_change
 
@@ -228,8 +218,7 @@ async def test_activations_that_are_due_together_share_one_write(
     assert stand.file.load("champion").active == stand.node.table.active
 
 
-async def test_one_that_is_refused_takes_none_of_its_batch_with_it(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_one_that_is_refused_takes_none_of_its_batch_with_it(stand: Stand) -> None:
     one, other, third = await asyncio.gather(
         activate(stand, "m", "champion", 2),
         activate(stand, "m", "champion", 3),
@@ -244,8 +233,7 @@ async def test_one_that_is_refused_takes_none_of_its_batch_with_it(tmp_path: Pat
     assert versions == {2}
 
 
-async def test_a_caller_that_leaves_stops_no_write(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_a_caller_that_leaves_stops_no_write(stand: Stand) -> None:
     leaving = asyncio.ensure_future(activate(stand, "m", "champion", 2))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -262,8 +250,7 @@ def named(
     return sorted((one.model, one.version) for one in wishes)
 
 
-async def test_a_difference_has_the_wishes_that_came_or_went(tmp_path: Path) -> None:
-    stand = await started(tmp_path)
+async def test_a_difference_has_the_wishes_that_came_or_went(stand: Stand) -> None:
     for number in range(1000):
         stand.node.want(f"m{number}", 1, "champion")
     whole = await stand.rollout.observe(0, "b")
@@ -284,9 +271,8 @@ async def test_a_difference_has_the_wishes_that_came_or_went(tmp_path: Path) -> 
 
 
 async def test_5000_wishes_are_kept_and_those_of_one_model_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand = await started(tmp_path)
     for number in range(5000):
         stand.node.want(f"m{number}", 1, "champion")
     stand.node.want("m", 2, "new")

@@ -2,12 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 from typing import Any
 
 import pytest
+
+from tests.fakes.pythons import ended
 
 CANARY = "c4nary-of-a-local"
 GATEWAY = """
@@ -25,15 +26,8 @@ FORMS = pytest.mark.parametrize("form", ["json", "console"])
 
 def logged(plane: str, form: str, code: str, **environ: str) -> str:
     program = plane.format(form=form) + textwrap.dedent(code)
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return ended.stdout + ended.stderr
+    done = ended([sys.executable, "-c", program], env={**os.environ, **environ})
+    return done.stdout + done.stderr
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
 """A command does not outlive the process that holds the pipe's write end."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from registry_sync.artifacts.environments import lifeline
+from tests.fakes.pythons import ended
 
 
 @pytest.mark.parametrize("is_held", [True, False])
@@ -15,9 +15,7 @@ def test_a_command_starts_only_while_the_pipe_is_held(is_held: bool) -> None:
     if not is_held:
         os.close(held)
     command = [sys.executable, "-I", "-S", lifeline.__file__, str(alive), "echo", "it runs"]
-    done = subprocess.run(
-        command, pass_fds=[alive], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = ended(command, pass_fds=[alive])
     expected = (0, "it runs\n") if is_held else (lifeline.CANNOT_BE_STARTED, "")
     assert (done.returncode, done.stdout) == expected
     for one in (alive, held) if is_held else (alive,):

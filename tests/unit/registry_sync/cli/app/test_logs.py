@@ -2,11 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.pythons import ended
 
 LOGGING = """
 import structlog
@@ -30,15 +31,8 @@ cli.main()
     ids=lambda arguments: str(arguments[0]),
 )
 def test_a_log_line_is_no_part_of_the_answer(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOGGING, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "REGISTRY_SYNC_LOG_FORMAT": "json"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {**os.environ, "REGISTRY_SYNC_LOG_FORMAT": "json"}
+    done = ended([sys.executable, "-c", LOGGING, *arguments], cwd=tmp_path, env=environ)
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     logged = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]

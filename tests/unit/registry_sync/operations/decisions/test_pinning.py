@@ -2,7 +2,6 @@
 
 import re
 import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,10 +12,7 @@ from tests.fakes.operating import asking, decide, listening, refused
 from tests.fakes.waiting import becomes
 from tests.unit.registry_sync.operations.test_explained_model import quarantined
 
-
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 3)
+VERSIONS = 3
 
 
 async def pinned(client: httpx.AsyncClient, version: int, alias: str = A) -> dict[str, Any]:

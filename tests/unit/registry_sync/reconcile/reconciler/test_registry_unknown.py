@@ -23,6 +23,14 @@ def too_slow(before: Aspired | None = None) -> Aspired:
     raise SourceError("the registry did not answer within 30 s")
 
 
+async def both_served(node: NodeInMemory) -> None:
+    """Have another model followed, too, and the control plane killed then."""
+    node.registry.publish("other", 1)
+    async with node.following(1) as spine:
+        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
+        await idle(spine)
+
+
 def listed(node: NodeInMemory) -> set[str]:
     catalogue = node.gateway.catalogue
     return {model.name for model in catalogue.models} if catalogue else set()
@@ -61,10 +69,7 @@ async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until
 async def test_a_hint_before_the_first_listing_hides_no_other_model(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node.registry.publish("other", 1)
-    async with node.following(1) as spine:
-        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
-        await idle(spine)
+    await both_served(node)
     (node.folder / "ledger.db").unlink()
     monkeypatch.setattr(node.registry, "aspired", too_slow)
     async with node.at_rest() as spine:
@@ -110,11 +115,8 @@ def told(node: NodeInMemory) -> Catalogue:
 async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less(
     node: NodeInMemory,
 ) -> None:
-    node.registry.publish("other", 1)
     node.registry.publish(M, 9)
-    async with node.following(1) as spine:
-        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
-        await idle(spine)
+    await both_served(node)
     before = told(node).models
     (node.folder / "ledger.db").unlink()
     node.registry.down = True
@@ -131,10 +133,7 @@ async def test_a_catalogue_from_before_loses_nothing_to_a_ledger_that_knows_less
 
 
 async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
-    node.registry.publish("other", 1)
-    async with node.following(1) as spine:
-        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
-        await idle(spine)
+    await both_served(node)
     (node.folder / "ledger.db").unlink()
     node.registry.down = True
     async with node.at_rest() as spine:
@@ -154,10 +153,7 @@ async def test_what_is_remembered_is_told_once(node: NodeInMemory) -> None:
 
 
 async def test_what_is_remembered_counts_from_the_ledgers_first_answer(node: NodeInMemory) -> None:
-    node.registry.publish("other", 1)
-    async with node.following(1) as spine:
-        await becomes(lambda: node.gateway.points("other", "latest") == 1, "both serve")
-        await idle(spine)
+    await both_served(node)
     content = node.break_ledger()
     node.registry.down = True
     async with node.control_plane() as spine:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import httpx
@@ -22,9 +21,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 3)
+VERSIONS = 3
 
 
 async def pinned(client: httpx.AsyncClient, version: int) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Rollback, pin and freeze while the ledger takes nothing: in force at once, recorded later."""
 
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,9 +19,7 @@ ALIAS = {"model": M, "alias": A}
 SHORTAGE = "holds.json cannot be read now: Too many open files"
 
 
-@pytest.fixture
-async def node(tmp_path: Path) -> NodeInMemory:
-    return NodeInMemory.with_versions(tmp_path, 3)
+VERSIONS = 3
 
 
 async def answer(client: httpx.AsyncClient, route: str, **body: Any) -> dict[str, Any]:
