@@ -52,6 +52,16 @@ def listed(s3):
     return S3Registry(lambda: s3, PLACE.root).aspired().models.get(PLACE.model)
 
 
+def before(s3, call, act, end=""):
+    """Do something before each call of a name about a key with this end."""
+
+    def meanwhile(name, key):
+        if name == call and key.endswith(end):
+            act(key)
+
+    s3.before = meanwhile
+
+
 def test_a_published_folder_is_listed_with_its_digest_and_aliases(s3, folder):
     seen = []
     done = publish(s3, folder, aliases=["champion"], on_bytes=lambda *each: seen.append(each))
@@ -88,21 +98,21 @@ def test_what_a_publication_left_unfinished_is_left_alone(s3, folder):
 
 def test_a_published_version_is_never_overwritten(s3, folder):
     publish(s3, folder, version=7)
-    before = dict(s3.objects)
+    stored = dict(s3.objects)
     (folder / "more").write_bytes(b"more")
     with pytest.raises(PublishError, match=r"version 7 .* with other bytes"):
         publish(s3, folder, version=7)
-    assert s3.objects == before
+    assert s3.objects == stored
 
 
 def test_the_same_bytes_again_are_no_error_and_move_the_aliases(s3, folder):
     publish(s3, folder)
-    before = dict(s3.objects)
+    stored = dict(s3.objects)
     done = publish(s3, folder, version=1, aliases=["champion"])
     assert (done.version, done.uploaded) == (1, False)
     assert listed(s3).aliases["champion"] == 1
     del s3.objects[f"{FOLDER}aliases.json"]
-    assert s3.objects == before
+    assert s3.objects == stored
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -139,11 +149,7 @@ def test_what_mlflow_adds_is_not_published(s3, folder):
 
 @pytest.mark.parametrize("what", ["added", "data/model.bin"])
 def test_a_folder_that_changes_while_it_is_uploaded_is_not_published(s3, folder, what):
-    def meanwhile(name, _key):
-        if name == "upload_file":
-            (folder / what).write_bytes(b"something else")
-
-    s3.before = meanwhile
+    before(s3, "upload_file", lambda _: (folder / what).write_bytes(b"something else"))
     with pytest.raises(PublishError, match="changed while it was uploaded"):
         publish(s3, folder)
     assert listed(s3) is None
@@ -157,11 +163,10 @@ def test_aliases_that_cannot_be_read_are_found_before_anything_is_uploaded(s3, f
 
 
 def test_a_storage_that_fails_halfway_publishes_nothing(s3, folder):
-    def full(name, _key):
-        if name == "upload_file":
-            raise refusal("InternalError")
+    def full(_key):
+        raise refusal("InternalError")
 
-    s3.before = full
+    before(s3, "upload_file", full)
     with pytest.raises(SourceError, match="InternalError"):
         publish(s3, folder)
     assert listed(s3) is None
@@ -199,36 +204,29 @@ def test_publications_at_the_same_time_get_numbers_and_bytes_of_their_own(s3, tm
 def test_aliases_written_by_others_meanwhile_are_kept(s3, folder):
     others = iter(range(3))
 
-    def meanwhile(name, key):
-        if name == "put_object" and key.endswith("aliases.json"):
-            number = next(others, None)
-            if number is not None:
-                said = json.loads(s3.objects[key].content) if key in s3.objects else {}
-                s3.put(key, json.dumps(said | {f"other-{number}": 1}).encode())
+    def meanwhile(key):
+        if (number := next(others, None)) is not None:
+            said = json.loads(s3.objects[key].content) if key in s3.objects else {}
+            s3.put(key, json.dumps(said | {f"other-{number}": 1}).encode())
 
-    s3.before = meanwhile
+    before(s3, "put_object", meanwhile, "aliases.json")
     publish(s3, folder, aliases=["champion"])
     names = {"other-0", "other-1", "other-2", "champion", "latest"}
     assert set(listed(s3).aliases) == names
 
 
 def test_publication_fails_if_others_keep_writing_the_aliases(s3, folder):
-    def always(name, key):
-        if name == "put_object" and key.endswith("aliases.json"):
-            s3.put(key, json.dumps({"other": len(s3.asked)}).encode())
+    def always(key):
+        s3.put(key, json.dumps({"other": len(s3.asked)}).encode())
 
-    s3.before = always
+    before(s3, "put_object", always, "aliases.json")
     with pytest.raises(PublishError, match="the version is published, but"):
         publish(s3, folder, aliases=["champion"])
     assert set(listed(s3).versions) == {1}
 
 
 def test_a_number_that_somebody_takes_meanwhile_is_theirs(s3, folder):
-    def meanwhile(name, key):
-        if name == "put_object" and key == f"{FOLDER}1/MLmodel":
-            s3.put(key, b"theirs")
-
-    s3.before = meanwhile
+    before(s3, "put_object", lambda key: s3.put(key, b"theirs"), f"{FOLDER}1/MLmodel")
     with pytest.raises(PublishError, match="another publication of"):
         publish(s3, folder, version=1)
     assert publish(s3, folder).version == 2
@@ -238,20 +236,12 @@ def test_a_number_that_somebody_takes_meanwhile_is_theirs(s3, folder):
 def test_a_manifest_whose_answer_was_lost_is_ours(s3, folder):
     manifest = hashed(folder).manifest.text().encode()
 
-    def written_already(name, key):
-        if name == "put_object" and key.endswith(".manifest"):
-            s3.put(key, manifest)
-
-    s3.before = written_already
+    before(s3, "put_object", lambda key: s3.put(key, manifest), ".manifest")
     assert publish(s3, folder).version == 1
 
 
 def test_files_that_somebody_else_puts_beside_ours_are_noticed(s3, folder):
-    def meanwhile(name, _key):
-        if name == "upload_file":
-            s3.put(f"{FOLDER}1/theirs", b"x")
-
-    s3.before = meanwhile
+    before(s3, "upload_file", lambda _: s3.put(f"{FOLDER}1/theirs", b"x"))
     with pytest.raises(PublishError, match="another writer uses"):
         publish(s3, folder)
     assert listed(s3) is None
@@ -269,12 +259,7 @@ def test_a_storage_without_conditions_is_published_to_and_it_is_said(folder, con
 @pytest.mark.parametrize("conditions", ["kept", "ignored", "unknown"])
 def test_a_number_that_is_published_meanwhile_is_not_overwritten(folder, conditions):
     s3 = FakeS3(conditions=conditions)
-
-    def meanwhile(name, _key):
-        if name == "upload_file":
-            s3.put(f"{FOLDER}1.manifest", b"theirs")
-
-    s3.before = meanwhile
+    before(s3, "upload_file", lambda _: s3.put(f"{FOLDER}1.manifest", b"theirs"))
     with pytest.raises(PublishError, match="with other bytes"):
         publish(s3, folder)
     assert s3.objects[f"{FOLDER}1.manifest"].content == b"theirs"
