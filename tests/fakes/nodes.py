@@ -129,6 +129,11 @@ class NodeInMemory:
             await idle(spine)
             yield spine
 
+    async def followed(self, *versions: int) -> None:
+        """Have a control plane follow the alias through these versions, and be killed at rest."""
+        async with self.following(*versions) as spine:
+            await idle(spine)
+
     async def promotes(self, version: int) -> None:
         """Move the alias in the registry, and have that listed."""
         self.registry.point(M, A, version)

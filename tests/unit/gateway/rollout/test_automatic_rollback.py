@@ -320,11 +320,9 @@ async def test_an_observation_continues_after_a_restart_with_new_requests(watche
     await watched.sees(2, 0, 19)
     again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = 60.0
-    again.traffic(2, 0, 19)
-    await again.looked()
+    await again.sees(2, 0, 19)
     assert again.active().version == 2
-    again.traffic(2, 0, 20)
-    await again.looked()
+    await again.sees(2, 0, 20)
     assert again.active().version == 1
 
 
@@ -334,8 +332,7 @@ async def test_a_clock_beyond_the_observation_starts_none_after_a_restart(watche
     again = Watched(tmp_path, TableFile(tmp_path).load("champion"))
     again.now = now
     await again.looked()
-    again.traffic(2, 0, 100)
-    await again.looked()
+    await again.sees(2, 0, 100)
     assert again.active().version == 2
 
 

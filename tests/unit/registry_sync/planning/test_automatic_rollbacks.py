@@ -72,9 +72,7 @@ async def test_it_is_in_history_and_shown_and_the_next_polls_do_not_put_it_back(
 async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one(
     node: NodeInMemory, *, lose_ledger: bool
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, 2)
+    await node.followed(1, 2)
     node.gateway.go_back(M, A, WHY)
     if lose_ledger:
         (node.folder / "ledger.db").unlink()
@@ -91,9 +89,7 @@ async def test_what_happened_without_a_control_plane_is_recorded_by_the_next_one
 
 
 async def test_without_a_ledger_the_gateways_word_counts(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, 2)
+    await node.followed(1, 2)
     node.gateway.go_back(M, A, WHY)
     content = node.break_ledger()
     async with node.control_plane() as spine, asking(node, spine) as client:
@@ -134,9 +130,7 @@ async def test_away_and_back_is_one_more_try(node: NodeInMemory) -> None:
 
 
 async def test_a_move_that_nobody_saw_ends_it_too(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, 2)
+    await node.followed(1, 2)
     node.gateway.go_back(M, A, WHY)
     node.registry.point(M, A, 3)
     async with node.following(3) as spine:

@@ -416,8 +416,7 @@ async def test_an_empty_registry_changes_nothing(node: NodeInMemory) -> None:
 
 
 async def test_a_lost_table_comes_back_with_the_registry_down(node: NodeInMemory) -> None:
-    async with node.at_rest(1):
-        pass
+    await node.followed(1)
     node.registry.down = True
     node.gateway.restart(lose_table=True)
     async with node.following(1) as spine:
@@ -454,8 +453,7 @@ async def test_a_lost_table_comes_back_without_a_comparison_that_cannot_be_made(
     node: NodeInMemory, error: SyncError
 ) -> None:
     node.registry.tells_listings = False
-    async with node.at_rest(1):
-        pass
+    await node.followed(1)
     node.registry.fetch_error = error
     node.gateway.restart(lose_table=True)
     async with node.control_plane():
@@ -466,8 +464,7 @@ async def test_what_cannot_be_compared_because_it_is_incomplete_is_not_recovered
     node: NodeInMemory,
 ) -> None:
     node.registry.tells_listings = False
-    async with node.at_rest(1):
-        pass
+    await node.followed(1)
     node.registry.fetch_error = IncompleteArtifactError("files are missing")
     node.gateway.restart(lose_table=True)
     async with node.control_plane() as spine:

@@ -13,7 +13,7 @@ from registry_sync.domain.aspired import Aspired
 from registry_sync.errors import SourceError
 from registry_sync.reconcile import reconciler
 from registry_sync.reconcile.registry import registry_view
-from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled, promoted
+from tests.fakes.nodes import A, M, NodeInMemory, idle, moved, polled
 from tests.fakes.operating import asking, decide
 from tests.fakes.waiting import becomes
 
@@ -40,9 +40,7 @@ def listed(node: NodeInMemory) -> set[str]:
 async def test_a_rollback_holds_until_the_registry_moves_the_alias_and_not_until_it_is_listed(
     node: NodeInMemory, remembered: bool
 ) -> None:
-    async with node.control_plane() as spine:
-        await node.serves(1)
-        await promoted(node, 2)
+    await node.followed(1, 2)
     if not remembered:
         (node.folder / "ledger.db").unlink()
     content = node.break_ledger() if remembered else b""

@@ -99,8 +99,9 @@ class Serving:
 def serve() -> Iterator[Any]:
     made: list[Serving] = []
 
-    def make(*arguments: Any, **named: Any) -> Serving:
+    def make(*arguments: Any, idle: int = 0, **named: Any) -> Serving:
         made.append(Serving(*arguments, **named))
+        made[-1].idle(idle)
         return made[-1]
 
     yield make
@@ -243,8 +244,7 @@ def test_requests_tell_that_it_is_quick_after_all(serve: Any) -> None:
 def test_a_call_that_takes_far_longer_than_was_expected_is_the_workers_last(serve: Any) -> None:
     """Compilers that begin anew for another number of rows do that; a busy machine does it once."""
     model = Model(lambda rows: 5.0 if rows == 24 else 0.001)
-    serving = serve(model)
-    serving.idle(3)
+    serving = serve(model, idle=3)
     assert serving.loop._background is None
     assert (serving.proof.joined_rows, serving.proof.stopped_at) == (24, 0)
     assert serving.proof.lost == 1
@@ -258,12 +258,10 @@ def test_a_call_that_takes_far_longer_than_was_expected_is_the_workers_last(serv
 def test_a_machine_that_is_busy_with_something_else_is_forgiven_once(serve: Any) -> None:
     model = Model(lambda rows: 5.0 if rows == 24 else 0.001)
     model.computes = 0.01
-    serving = serve(model)
-    serving.idle(5)
+    serving = serve(model, idle=5)
     assert (serving.proof.joined_rows, serving.proof.lost) == (96, 0)
     model._seconds = lambda rows: 5.0 if rows in {12, 24} else 0.001
-    serving = serve(model)
-    serving.idle(3)
+    serving = serve(model, idle=3)
     assert serving.loop._background is None
     assert (serving.proof.joined_rows, serving.proof.lost) == (24, 0)
 
@@ -275,16 +273,14 @@ def test_a_call_during_which_the_machine_was_busy_says_nothing_of_the_next(
     """Also if callers may wait for it, but not for the next, which would be expected longer."""
     model = Model(lambda rows: seconds if rows == 12 else 0.001)
     model.computes = 0.01
-    serving = serve(model)
-    serving.idle(5)
+    serving = serve(model, idle=5)
     assert (serving.proof.joined_rows, serving.loop._background) == (96, None)
     assert serving.proof.batching_reason == "it is not proved", "nothing is left to say"
 
 
 def test_a_call_that_computes_for_so_long_is_the_last_and_the_proof_says_why(serve: Any) -> None:
     model = Model(lambda rows: 0.5 if rows == 12 else 0.001)
-    serving = serve(model)
-    serving.idle(2)
+    serving = serve(model, idle=2)
     assert serving.background.pause_s is None
     told = json.loads(serving.said()[-1].header)["proof"]
     assert (told["joined_rows"], told["stopped_at"], told["lost"]) == (12, 0, 0)
@@ -319,8 +315,7 @@ def test_all_calls_together_have_a_budget() -> None:
 
 def test_an_influence_that_begins_with_many_rows_leaves_joining_where_it_was(serve: Any) -> None:
     model = Model(answer=lambda x: x - x.mean() if len(x) > 20 else x)
-    serving = serve(model)
-    serving.idle(3)
+    serving = serve(model, idle=3)
     assert serving.loop._limits.rows == 12
     assert serving.loop._background is None
     assert "in 24 rows the rows influence each other" in serving.proof.batching_reason

@@ -9,7 +9,6 @@ from gateway.contract import AliasRef
 from registry_sync.domain import HoldChange, HoldsSnapshot
 from registry_sync.errors import LedgerError
 from registry_sync.ledger.holds_file import HoldsFile
-from registry_sync.reconcile.reconciler import Reconciler
 from tests.fakes.disk import fill_disk
 from tests.fakes.nodes import A, M, NodeInMemory, idle, ledger_answers, promoted
 from tests.fakes.operating import asking, decide, listening
@@ -41,16 +40,10 @@ def waiting(node: NodeInMemory) -> HoldsSnapshot:
     return HoldsFile(node.folder / "holds.json").read()
 
 
-async def two_versions(node: NodeInMemory, spine: Reconciler) -> None:
-    await node.serves(1)
-    await promoted(node, 2)
-
-
 async def test_what_operators_decide_is_in_force_and_recorded_when_the_ledger_takes_it(
     node: NodeInMemory,
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         before = len(await told(client))
         with node.refusing_ledger():
             back = await answer(client, "/rollback", **ALIAS)
@@ -99,8 +92,7 @@ async def test_what_was_decided_while_it_was_away_is_recorded_as_late(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another decision that the ledger has by then may be newer, and counts."""
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         with monkeypatch.context() as broken:  # as a database that nothing connects to
             broken.setattr(spine.ledger, "ensure", unreadable)
             assert (await answer(client, "/freeze"))["not_recorded"]
@@ -117,8 +109,7 @@ async def test_what_was_decided_while_it_was_away_is_recorded_as_late(
 
 
 async def test_they_outlive_a_restart_without_it(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         with node.refusing_ledger():
             await answer(client, "/rollback", **ALIAS)
             await answer(client, "/freeze")
@@ -141,8 +132,7 @@ async def test_they_outlive_a_restart_without_it(node: NodeInMemory) -> None:
 async def test_nothing_is_promoted_before_what_waits_in_the_file_can_be_read(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         with node.refusing_ledger():
             await answer(client, "/freeze")
             await idle(spine)
@@ -170,8 +160,7 @@ async def test_nothing_is_promoted_before_what_waits_in_the_file_can_be_read(
 async def test_where_the_disk_takes_nothing_either_they_wait_in_memory_and_that_is_said(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         with node.refusing_ledger():
             with monkeypatch.context() as full:
                 fill_disk(full)
@@ -198,8 +187,7 @@ async def test_where_the_disk_takes_nothing_either_they_wait_in_memory_and_that_
 async def test_a_rollback_that_only_the_ledger_could_place_says_so(
     node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         with monkeypatch.context() as broken:
             broken.setattr(spine.ledger, "activations_of", unreadable)
             assert (await answer(client, "/rollback", **ALIAS))["to_version"] == 1
@@ -213,8 +201,7 @@ def unreadable(*_: object, **__: object) -> None:
 
 
 async def test_the_commands_say_what_is_not_recorded(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, listening(node, spine) as command:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, listening(node, spine) as command:
         with node.refusing_ledger():
             for words in (
                 ("rollback", f"{M}@{A}"),
@@ -230,8 +217,7 @@ async def test_the_commands_say_what_is_not_recorded(node: NodeInMemory) -> None
 
 
 async def test_what_only_the_ledger_can_end_stays_and_that_is_said(node: NodeInMemory) -> None:
-    async with node.control_plane() as spine, asking(node, spine) as client:
-        await two_versions(node, spine)
+    async with node.following(1, 2) as spine, asking(node, spine) as client:
         await promoted(node, 1)
         node.gateway.fails[M, 3] = ("load_failed", "broken")
         node.registry.point(M, "trial", 3)
