@@ -112,6 +112,11 @@ class Bench:
         return list(self.file.content.changes)
 
 
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
 async def test_record_includes_decisions_recalled_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -131,18 +136,14 @@ async def test_record_includes_decisions_recalled_meanwhile(
     assert one.file.content == HoldsSnapshot()
 
 
-async def test_equal_decisions_are_both_recorded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one = Bench(monkeypatch)
+async def test_equal_decisions_are_both_recorded(one: Bench) -> None:
     for decision in (FREEZE, replace(FREEZE)):
         one.backlog.decided(decision)
     await one.backlog.record()
     assert one.ledger.changes == [(FREEZE, False), (FREEZE, False)]
 
 
-async def test_decision_is_late_after_a_failed_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Bench(monkeypatch)
+async def test_decision_is_late_after_a_failed_attempt(one: Bench) -> None:
     one.backlog.decided(FREEZE)
     one.ledger.refuses = True
     with pytest.raises(LedgerError):
@@ -153,9 +154,7 @@ async def test_decision_is_late_after_a_failed_attempt(monkeypatch: pytest.Monke
     assert one.ledger.changes == [(FREEZE, True), (UNFREEZE, False)]
 
 
-async def test_keep_does_not_overwrite_an_unread_file(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_keep_does_not_overwrite_an_unread_file(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Bench(monkeypatch, FREEZE)
     one.file.readable = False
     one.backlog.decided(UNFREEZE)
@@ -174,10 +173,9 @@ async def test_keep_does_not_overwrite_an_unread_file(
 
 
 async def test_record_takes_all_decisions_and_some_moves(
-    monkeypatch: pytest.MonkeyPatch,
+    one: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "_MOVES_AT_ONCE", 2)
-    one = Bench(monkeypatch)
     for number in range(5):
         one.backlog.moved(move(number))
     one.backlog.decided(FREEZE)
@@ -190,10 +188,7 @@ async def test_record_takes_all_decisions_and_some_moves(
     assert one.backlog.summary() is None
 
 
-async def test_decision_made_while_moves_are_recorded_is_not_late(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one = Bench(monkeypatch)
+async def test_decision_made_while_moves_are_recorded_is_not_late(one: Bench) -> None:
     one.backlog.moved(move(1))
     one.ledger.gate.clear()
     recording = asyncio.create_task(one.backlog.record())
@@ -205,8 +200,7 @@ async def test_decision_made_while_moves_are_recorded_is_not_late(
     assert one.ledger.changes == [(FREEZE, False)]
 
 
-async def test_refused_moves_stay_in_the_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Bench(monkeypatch)
+async def test_refused_moves_stay_in_the_backlog(one: Bench) -> None:
     one.backlog.moved(move(1))
     one.ledger.refuses = True
     with pytest.raises(LedgerError):
@@ -215,10 +209,9 @@ async def test_refused_moves_stay_in_the_backlog(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_oldest_of_too_many_moves_are_dropped_and_counted(
-    monkeypatch: pytest.MonkeyPatch,
+    one: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "_MOST_ACTIVATIONS", 3)
-    one = Bench(monkeypatch)
     for number in range(3):
         one.backlog.moved(move(number))
     assert "dropped" not in str(one.backlog.summary())
@@ -232,8 +225,7 @@ async def test_oldest_of_too_many_moves_are_dropped_and_counted(
     assert "dropped" not in str(one.backlog.summary())
 
 
-def test_apply_uses_the_newest_move_of_each_alias(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Bench(monkeypatch)
+def test_apply_uses_the_newest_move_of_each_alias(one: Bench) -> None:
     for number in range(4):
         one.backlog.moved(move(number, f"m{number % 2}"))
     view = one.backlog.apply(LedgerView(last_active={AliasRef("m", "champion"): move(9)}))
@@ -244,10 +236,7 @@ def test_apply_uses_the_newest_move_of_each_alias(monkeypatch: pytest.MonkeyPatc
     assert one.backlog.apply(LedgerView(), "m1").last_active == {("m1", "champion"): move(5, "m1")}
 
 
-async def test_slow_file_is_written_less_often(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one = Bench(monkeypatch)
+async def test_slow_file_is_written_less_often(one: Bench) -> None:
     await one.backlog.recall()
     one.file.takes_s = 0.5
     for number in range(100):

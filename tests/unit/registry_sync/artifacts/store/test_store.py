@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -344,30 +345,20 @@ def writable(folder):
             path.chmod(0o755)
 
 
+RECORD_CHANGES = {
+    "another artifact's": lambda record: record.update(digest="x"),
+    "a size that is none": lambda record: record.update(size_bytes="9"),
+    "no pins": lambda record: record.pop("accepted_for"),
+    "a time that is none": lambda record: record.update(stored_at=None),
+    "pins of strangers": lambda record: record["accepted_for"].append(3),
+    "a newer format, unsealed": lambda record: record.update(format_version=99),
+    "a stranger that is newer": lambda record: (record.clear(), record.update(format_version=99)),
+    "requirements that are none": lambda record: record.update(requirements=5),
+}
 RECORD_DAMAGES = [
     *DAMAGES,
-    Damage("another artifact's", lambda path: rewrite(path, lambda r: r.update(digest="x"))),
-    Damage("a size that is none", lambda path: rewrite(path, lambda r: r.update(size_bytes="9"))),
-    Damage("no pins", lambda path: rewrite(path, lambda r: r.pop("accepted_for"))),
-    Damage("a time that is none", lambda path: rewrite(path, lambda r: r.update(stored_at=None))),
-    Damage("pins of strangers", lambda path: rewrite(path, lambda r: r["accepted_for"].append(3))),
-    Damage("a newer format, unsealed", lambda path: rewrite(path, newer_format)),
-    Damage("a stranger that is newer", lambda path: rewrite(path, newer_stranger)),
-    Damage("requirements that are none", lambda path: rewrite(path, bad_requirements)),
+    *(Damage(name, partial(rewrite, change=change)) for name, change in RECORD_CHANGES.items()),
 ]
-
-
-def newer_format(record):
-    record["format_version"] = 99
-
-
-def newer_stranger(record):
-    record.clear()
-    record["format_version"] = 99
-
-
-def bad_requirements(record):
-    record["requirements"] = 5
 
 
 def lose_folder(path):
