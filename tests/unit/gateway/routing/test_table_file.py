@@ -98,10 +98,14 @@ def with_caches(folder):
     return file
 
 
+@pytest.fixture
+def file(tmp_path):
+    return with_caches(tmp_path)
+
+
 @pytest.mark.parametrize("name", CACHES)
 @pytest.mark.parametrize("damage", [one for one in DAMAGES if one is not ALTERED], ids=str)
-def test_a_damaged_cache_is_left_out_and_set_aside(tmp_path, damage, name):
-    file = with_caches(tmp_path)
+def test_a_damaged_cache_is_left_out_and_set_aside(file, tmp_path, damage, name):
     damage.apply(tmp_path / name)
     with capture_logs() as logs:
         table = file.load("champion")
@@ -118,8 +122,7 @@ def test_a_damaged_cache_is_left_out_and_set_aside(tmp_path, damage, name):
 
 
 @pytest.mark.parametrize("name", CACHES)
-def test_a_cache_that_cannot_be_read_is_left_where_it_is(tmp_path, monkeypatch, name):
-    file = with_caches(tmp_path)
+def test_a_cache_that_cannot_be_read_is_left_where_it_is(file, tmp_path, monkeypatch, name):
     before = sorted(one.name for one in tmp_path.iterdir())
     with unreadable(monkeypatch, name):
         table, hot = file.load("champion"), file.load_hot()
@@ -133,8 +136,7 @@ def test_a_cache_that_cannot_be_read_is_left_where_it_is(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("shape", [{}, {"models": "of another shape"}, {"versions": 3}])
 @pytest.mark.parametrize("name", CACHES)
-def test_a_newer_cache_is_ignored_and_left_where_it_is(tmp_path, name, shape):
-    file = with_caches(tmp_path)
+def test_a_newer_cache_is_ignored_and_left_where_it_is(file, tmp_path, name, shape):
     path = tmp_path / name
     version = {"contract_version": 99} if name == "catalogue.json" else {"format_version": 99}
     path.write_text(json.dumps({**json.loads(path.read_text()), **version, **shape}))
@@ -154,8 +156,7 @@ def test_a_cache_is_written_over_whatever_lies_there(tmp_path):
     assert with_caches(tmp_path).load_hot() == [KEY]
 
 
-def test_refused_file_is_reported_and_written_when_there_is_room(tmp_path, monkeypatch):
-    file = with_caches(tmp_path)
+def test_refused_file_is_reported_and_written_when_there_is_room(file, tmp_path, monkeypatch):
     newer = Catalogue(writer="w", epoch=5, models=[CatalogueModel(name="m", versions=[])])
     learned = replace(a_table(), generation=8)
     with monkeypatch.context() as full, capture_logs() as logs:
@@ -194,8 +195,7 @@ def test_table_that_only_its_changes_have_is_written_as_a_whole_again(tmp_path, 
     assert TableFile(tmp_path).load("champion") == table
 
 
-def test_next_write_has_what_was_due(tmp_path, monkeypatch):
-    file = with_caches(tmp_path)
+def test_next_write_has_what_was_due(file, tmp_path, monkeypatch):
     (key, entry), *_ = a_table().active.items()
     learned = a_table().active | {key: entry.model_copy(update={"policy": Policy(timeout_s=77)})}
     with monkeypatch.context() as full:
@@ -208,8 +208,7 @@ def test_next_write_has_what_was_due(tmp_path, monkeypatch):
     assert (found.generation, found.active) == (9, newest.active)
 
 
-def test_models_are_written_after_the_catalogue_that_they_belong_to(tmp_path, monkeypatch):
-    file = with_caches(tmp_path)
+def test_models_are_written_after_the_catalogue_that_they_belong_to(file, tmp_path, monkeypatch):
     newer = Catalogue(writer="w", epoch=5, models=[])
     model = CatalogueModel(name="new", versions=[])
     change = ModelChange(writer="w", epoch=5, revision=1, name="new", model=model)

@@ -42,12 +42,16 @@ def add(store, files=None, pin=PIN):
         return store.add(fetched(path, files), DESCRIPTION, pin)
 
 
+@pytest.fixture
+def artifact(store):
+    return add(store)
+
+
 def tree(folder: Path):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
-    artifact = add(store)
+def test_an_artifact_comes_in_whole_and_read_only(artifact, store, tmp_path):
     hexadecimal = artifact.digest.removeprefix("sha256:")
     assert artifact.path == tmp_path / "artifacts" / hexadecimal
     assert tree(artifact.path) == FILES
@@ -79,8 +83,7 @@ def test_an_artifact_comes_in_whole_and_read_only(store, tmp_path):
     }
 
 
-def test_what_comes_in_is_read_back_by_the_next_process(store, tmp_path):
-    artifact = add(store)
+def test_what_comes_in_is_read_back_by_the_next_process(artifact, tmp_path):
     again = opened(tmp_path)
     assert again.all() == {artifact.digest: artifact}
     assert again.get(artifact.digest) == artifact
@@ -100,8 +103,7 @@ def test_adding_twice_keeps_one_artifact_and_both_acceptances(store):
     assert len(store.all()) == 1
 
 
-def test_acceptance_replaces_the_versions_former_one(store):
-    artifact = add(store)
+def test_acceptance_replaces_the_versions_former_one(artifact, store):
     newer = Acceptance("m", 1, "sha256:other", PIN.expected_digest, stamped=True)
     store.accept(artifact.digest, newer)
     assert store.get(artifact.digest).accepted == (newer,)
@@ -130,8 +132,7 @@ def test_find_accepted_prefers_the_creation_under_any_name(store):
     assert store.find_accepted("renamed", 9, mark="c1") == (named, of_it)
 
 
-def test_removing_leaves_nothing(store, tmp_path):
-    artifact = add(store)
+def test_removing_leaves_nothing(artifact, store, tmp_path):
     store.remove(artifact.digest)
     store.remove(artifact.digest)
     assert store.get(artifact.digest) is None
@@ -182,8 +183,7 @@ def test_what_was_booked_goes_back_though_its_folder_stays(tmp_path, monkeypatch
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_what_was_booked_goes_back_where_the_artifact_is_there_already(store):
-    artifact = add(store)
+def test_what_was_booked_goes_back_where_the_artifact_is_there_already(artifact, store):
     with store.incoming() as path:
         store.book(path, 10)
         store.add(fetched(path), DESCRIPTION)
@@ -291,8 +291,7 @@ def rewrite(path: Path, change):
     path.write_text(json.dumps(record))
 
 
-def test_a_record_from_before_the_first_release_has_its_words(store, tmp_path):
-    artifact = add(store)
+def test_a_record_from_before_the_first_release_has_its_words(artifact, tmp_path):
     record = artifact.path.with_name(f"{artifact.path.name}.json")
     rewrite(record, lambda members: members.update(pinned_for=members.pop("accepted_for")))
     (tmp_path / "staging" / "left").mkdir(parents=True)
@@ -300,8 +299,7 @@ def test_a_record_from_before_the_first_release_has_its_words(store, tmp_path):
     assert not (tmp_path / "staging").exists()
 
 
-def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
-    artifact = add(store)
+def test_what_a_newer_release_wrote_is_refused_and_left_alone(artifact, tmp_path):
     record = artifact.path.with_name(f"{artifact.path.name}.json")
     body = json.loads(record.read_bytes()) | {"format_version": 2}
     del body["sha256"]
@@ -312,8 +310,7 @@ def test_what_a_newer_release_wrote_is_refused_and_left_alone(store, tmp_path):
     assert tree(artifact.path) == FILES
 
 
-def test_a_manifest_that_was_altered_is_noticed(store):
-    artifact = add(store)
+def test_a_manifest_that_was_altered_is_noticed(artifact, store):
     path = artifact.path.with_name(f"{artifact.path.name}.manifest")
     text = path.read_text().replace("model.bin", "model.bin2")
     path.unlink()
@@ -535,8 +532,7 @@ def test_a_part_that_cannot_be_read_for_a_moment_costs_nothing(store, tmp_path, 
 
 @pytest.mark.parametrize("part", ["record", "manifest", "folder"])
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
-def test_what_this_process_lacks_is_no_damage(store, tmp_path, monkeypatch, part, number):
-    artifact = add(store)
+def test_what_this_process_lacks_is_no_damage(artifact, store, tmp_path, monkeypatch, part, number):
     with monkeypatch.context() as patch:
         refusing(patch, number, parts(artifact)[part])
         for look in (store.get, store.drop_damaged, store.drop):
@@ -547,9 +543,8 @@ def test_what_this_process_lacks_is_no_damage(store, tmp_path, monkeypatch, part
 
 
 def test_a_folder_that_cannot_be_listed_leaves_what_is_damaged_as_it_is(
-    store, tmp_path, monkeypatch
+    artifact, store, tmp_path, monkeypatch
 ):
-    artifact = add(store)
     parts(artifact)["manifest"].unlink()
     before = sorted((tmp_path / "artifacts").iterdir())
     with monkeypatch.context() as patch:
@@ -580,8 +575,7 @@ def test_a_disk_that_takes_nothing_keeps_no_store_from_being_opened(store, tmp_p
     assert opened(tmp_path).all() == {artifact.digest: artifact}
 
 
-def test_bytes_are_compared_with_their_manifest(store, tmp_path):
-    artifact = add(store)
+def test_bytes_are_compared_with_their_manifest(artifact, store, tmp_path):
     assert store.compare(artifact.digest, lambda: None) is None
     writable(artifact.path)
     model = artifact.path / "data" / "model.bin"
@@ -599,8 +593,7 @@ def test_bytes_are_compared_with_their_manifest(store, tmp_path):
     assert store.compare("sha256:" + "0" * 64, lambda: None) == "it is gone"
 
 
-def test_what_has_come_again_meanwhile_is_not_dropped_as_damaged(store, tmp_path):
-    artifact = add(store)
+def test_what_has_come_again_meanwhile_is_not_dropped_as_damaged(artifact, store, tmp_path):
     assert store.drop_damaged(artifact.digest) == artifact
     assert tree(artifact.path) == FILES
     parts(artifact)["manifest"].unlink()
