@@ -34,7 +34,7 @@ class Trained:
         customer: A customer about whom versions 1 and 2 of ``churn`` disagree.
         rows: Other customers; every two versions disagree about one of them.
         for_customer: The predictions for the customer, by version of ``churn``.
-        for_rows: Those for ``rows``, by version of ``churn``.
+        for_rows: The answers for ``rows``, by version of ``churn``.
         wine: One wine, as a column model's ``dataframe_split``.
     """
 

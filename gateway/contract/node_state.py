@@ -119,7 +119,7 @@ class DamagedFile(Body):
         name: The name of the file.
         at: Epoch seconds when the damage was found.
         reason: What is wrong with it, as the end of a sentence that begins with "it".
-        instead: What counts instead and what is lost, as a sentence.
+        instead: The replacement of the content and the loss, as a sentence.
         set_aside: The name under which it is kept, or None if it is missing or was not renamed.
     """
 

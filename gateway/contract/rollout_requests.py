@@ -78,7 +78,7 @@ NackCode = Literal[
 
 
 class Nack(Body):
-    """A refusal with its reason. Nothing has changed.
+    """A refusal with its reason. The node is as before.
 
     Attributes:
         generation: The present generation of the route table.
@@ -154,7 +154,7 @@ class Ack(Body):
     """The gateway's consent to a change. The change of the route table is on disk.
 
     Attributes:
-        generation: The present generation of the route table, the first with the change.
+        generation: The present generation of the route table; an alias that moved did so with it.
     """
 
     generation: int

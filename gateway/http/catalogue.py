@@ -35,7 +35,7 @@ _OF_LOADED = (
     "peak_bytes", "batching", "joined_rows", "answers", "python", "frameworks", "call_path",
     "warm_up", "expected_answers", "durations_s",
 )  # fmt: skip
-"""Fields of a worker's report of its load that are shown unchanged; None before the report."""
+"""Fields of a worker's report of its load that are shown unchanged; each is None before it."""
 
 
 @router.get("/models")

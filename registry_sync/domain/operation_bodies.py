@@ -174,8 +174,8 @@ class HoldState(BaseModel):
 
     Attributes:
         pinned: Whether the hold is a pin, which only an operator ends.
-        while_aspired: The hold ends when the registry's alias leaves this version. None for a pin,
-            or if the version is unknown.
+        while_aspired: The hold ends when the registry's alias leaves this version. The field is
+            None for a pin, or if the version is unknown.
     """
 
     version: int

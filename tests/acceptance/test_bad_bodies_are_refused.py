@@ -40,7 +40,7 @@ def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]
     registry = Registry(mlflow_registry.url)
     pipeline, module = registry.name("pipeline"), registry.name("module")
     for name, model in ((pipeline, IrisPipeline()), (module, TorchModel())):
-        # What other tests have called often would outlast these two, which must not restart.
+        # Models that other tests have called often would outlast these two.
         registry.client.create_registered_model(name, tags={"gateway.keep_resident": "true"})
         registry.publish(name, model)
     asyncio.run(_warm(shared_node.start(), pipeline, module))

@@ -188,7 +188,7 @@ class NodeInMemory:
         return (catalogue.listed_at if catalogue else None) or 0.0
 
     def entry(self, version: int) -> CatalogueVersion:
-        """What the gateway's catalogue says of a version, which must be in it."""
+        """Return a version's entry in the gateway's catalogue."""
         found = self.gateway.version(M, version)
         assert found is not None
         return found

@@ -27,7 +27,7 @@ class DamagedFile:
         name: Its name in the node's folder.
         at: Epoch seconds when the damage was found.
         reason: What is wrong with it, as the end of a sentence that begins with "it".
-        instead: What counts instead and what is lost, as a sentence.
+        instead: The replacement of the content and the loss, as a sentence.
         set_aside: The name under which it is kept, or None if it is not.
     """
 

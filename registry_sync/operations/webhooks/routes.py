@@ -141,7 +141,7 @@ class Webhook:
         """Hint at the models of a delivery, unless it was accepted before.
 
         The delivery is remembered after the hints, so that a sender may repeat one that failed
-        halfway. Nothing is awaited in between, so the same delivery cannot arrive twice meanwhile.
+        halfway. The code between awaits no call, so the same delivery cannot arrive twice.
         """
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             detail = "the body of a webhook must come as it is, without a content encoding"

@@ -344,9 +344,9 @@ def writable(folder):
 
 RECORD_CHANGES = {
     "another artifact's": lambda record: record.update(digest="x"),
-    "a size that is none": lambda record: record.update(size_bytes="9"),
+    "a size that is no number": lambda record: record.update(size_bytes="9"),
     "no pins": lambda record: record.pop("accepted_for"),
-    "a time that is none": lambda record: record.update(stored_at=None),
+    "no time": lambda record: record.update(stored_at=None),
     "pins of strangers": lambda record: record["accepted_for"].append(3),
     "a newer format, unsealed": lambda record: record.update(format_version=99),
     "a stranger that is newer": lambda record: (record.clear(), record.update(format_version=99)),
