@@ -20,12 +20,14 @@ import structlog
 from gateway.contract import ActiveAlias, AliasRef
 from gateway.errors import RolloutRefusedError
 from gateway.observability import LiveTallies, Tally
-from gateway.rollout.live_comparison import why_worse
+from gateway.rollout.live_comparison import more_faults, slower
 from gateway.rollout.rollout import Rollout
 from gateway.routing import Node
 
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
+_CONFIRM_S = 10.0
+"""A stall of the machine makes the answers of a moment slow; only later ones confirm it."""
 _BY_REGISTRY = frozenset({"poll", "webhook", "sync"})
 _log = structlog.get_logger("gateway.rollout.automatic_rollback")
 
@@ -39,6 +41,8 @@ class _Promotion:
         ends_at: The end of the observation window, in monotonic seconds.
         old: The recent requests of the version before, when the observation began.
         start: The requests of the new version, when the observation began.
+        suspected: The requests of the new version when it was found slower, and that time in
+            monotonic seconds; None if it is not suspected.
         try_at: Monotonic seconds before which no rollback is tried.
     """
 
@@ -46,6 +50,7 @@ class _Promotion:
     ends_at: float
     old: Tally
     start: Tally
+    suspected: tuple[Tally, float] | None = None
     try_at: float = 0.0
 
 
@@ -159,9 +164,25 @@ class AutomaticRollback:
         requests = self._live_tallies.requests(key) - promotion.start.requests
         if requests < self._min_requests:
             return None
-        new = self._live_tallies.total(key).since(promotion.start)
-        why = why_worse(promotion.old, new, self._min_requests)
+        total = self._live_tallies.total(key)
+        new = total.since(promotion.start)
+        faults = more_faults(promotion.old, new, self._min_requests)
+        why = faults or self._why_slower(promotion, total)
         return why and f"version {key.version} did worse on live traffic: {why}"
+
+    def _why_slower(self, promotion: _Promotion, total: Tally) -> str | None:
+        """Return why the new version is slower, once later answers have confirmed it, or None."""
+        now, old = self._clock(), promotion.old
+        if promotion.suspected is None:
+            if slower(old, total.since(promotion.start), self._min_requests):
+                promotion.suspected = total, now
+            return None
+        before, since = promotion.suspected
+        later = total.since(before)
+        if now - since < _CONFIRM_S or later.answered < self._min_requests:
+            return None
+        promotion.suspected = None
+        return slower(old, later, self._min_requests)
 
     async def _roll_back(self, alias: AliasRef, promotion: _Promotion, reason: str) -> None:
         try:

@@ -99,6 +99,40 @@ async def test_a_version_that_fails_on_live_traffic_is_rolled_back_and_held(watc
     assert watched.residents.unstaged[-1].startswith("rollback-")
 
 
+async def test_a_slower_version_is_rolled_back_once_later_answers_confirm_it(watched):
+    await watched.promoted(2)
+    await watched.sees(2, 100, 0, 1.0)
+    assert watched.active().version == 2, "this may be a stall of the machine"
+    watched.now = 9.9
+    await watched.sees(2, 100, 0, 1.0)
+    assert watched.active().version == 2
+    watched.now = 10.0
+    await watched.looked()
+    assert watched.active().version == 1
+    (hold,) = watched.node.table.refused_digests
+    assert "the slowest 5% of 100 answers took 0.94 s" in hold.reason
+
+
+async def test_a_stall_of_the_machine_rolls_nothing_back(watched):
+    """All answers of a moment are slow, whatever the version."""
+    await watched.promoted(2)
+    for _ in range(3):
+        await watched.sees(2, 100, 0, 1.0)
+        watched.now += 10.0
+        await watched.sees(2, 100)
+        assert watched.active().version == 2
+
+
+async def test_a_slower_version_is_confirmed_by_enough_answers(watched):
+    await watched.promoted(2)
+    await watched.sees(2, 100, 0, 1.0)
+    watched.now = 60.0
+    await watched.sees(2, 19, 0, 1.0)
+    assert watched.active().version == 2
+    await watched.sees(2, 1, 0, 1.0)
+    assert watched.active().version == 1
+
+
 async def test_an_observation_continues_when_its_version_is_no_longer_listed(watched):
     await watched.promoted(2)
     watched.traffic(2, 0, 19)

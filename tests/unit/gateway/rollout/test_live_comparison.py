@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.observability.tally import BUCKETS, Tally, bucket_of
-from gateway.rollout.live_comparison import why_worse
+from gateway.rollout.live_comparison import more_faults, slower
 
 NOTHING = Tally()
 
@@ -48,5 +48,5 @@ def tally(
     ],
 )  # fmt: skip
 def test_why_worse(why: str, old: Tally, new: Tally, says: str | None) -> None:
-    found = why_worse(old, new, 20)
+    found = more_faults(old, new, 20) or slower(old, new, 20)
     assert found is None if says is None else found is not None and says in found, (why, found)
