@@ -169,8 +169,8 @@ def _instead(path: Path, known: str | None) -> str:
         where = "its copy" if path.name == "node_id" else "node_id, of which this is the copy"
         return f"nothing is lost: the id is known from {where}"
     return (
-        "the node has a new id: the ledger's history and verdicts under the old one are no longer "
-        "found"
+        "the node has a new id: what the ledger has under the old one, history, quarantines and "
+        "rejections, is no longer found"
     )
 
 

@@ -1,4 +1,4 @@
-"""The verdict on fetched bytes. Pure."""
+"""Whether fetched bytes are the right ones. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from registry_sync.artifacts.manifest import Manifest, differences
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The verdict on one artifact.
+    """What the verification of one artifact found.
 
     Attributes:
         found: Digest of the bytes.

@@ -23,12 +23,12 @@ def creation_of(listed: AspiredVersion, ledger: LedgerView) -> str:
     """
     if listed.creation is not None:
         return listed.creation
-    pin = ledger.accepted.get((listed.model, listed.version))
-    if pin is None:
+    known = ledger.accepted.get((listed.model, listed.version))
+    if known is None:
         return FIRST_CREATION
-    if pin.gone_at is not None:
-        return f"after-{pin.gone_at:.3f}"
-    return pin.creation or FIRST_CREATION
+    if known.gone_at is not None:
+        return f"after-{known.gone_at:.3f}"
+    return known.creation or FIRST_CREATION
 
 
 def as_remembered(listed: AspiredVersion, ledger: LedgerView) -> AspiredVersion:
@@ -37,10 +37,10 @@ def as_remembered(listed: AspiredVersion, ledger: LedgerView) -> AspiredVersion:
     If a newer listing showed another creation, its mark and stamp are unknown: that listing may
     never have been written.
     """
-    pin = ledger.accepted.get((listed.model, listed.version))
-    if pin is None or not pin.superseded or listed.creation is None:
+    known = ledger.accepted.get((listed.model, listed.version))
+    if known is None or not known.superseded or listed.creation is None:
         return listed
-    if listed.creation != pin.creation:
+    if listed.creation != known.creation:
         return listed  # the later creation itself
     return replace(listed, creation=_UNKNOWN_CREATION, expected_digest=None)
 
@@ -62,16 +62,16 @@ def is_of_creation(recorded: str | None, now: str) -> bool:
 
 def accepted(listed: AspiredVersion, ledger: LedgerView) -> AcceptedDigest | None:
     """Return the digest accepted for a version's present creation, or None."""
-    pin = ledger.accepted.get((listed.model, listed.version))
-    if pin is None or (listed.creation is None and pin.gone_at is not None):
+    known = ledger.accepted.get((listed.model, listed.version))
+    if known is None or (listed.creation is None and known.gone_at is not None):
         return None
-    return pin if is_of_creation(pin.creation, creation_of(listed, ledger)) else None
+    return known if is_of_creation(known.creation, creation_of(listed, ledger)) else None
 
 
 def creation_of_bytes(ledger: LedgerView, model: str, version: int, digest: str) -> str | None:
     """Return the creation for which a digest was accepted, or None if unknown."""
-    pin = ledger.accepted.get((model, version))
-    return pin.creation if pin is not None and pin.digest == digest else None
+    known = ledger.accepted.get((model, version))
+    return known.creation if known is not None and known.digest == digest else None
 
 
 def is_made_anew(listed: AspiredVersion, ledger: LedgerView) -> bool:

@@ -63,10 +63,10 @@ class LedgerView:
             return self.with_hold(hold)
         if not hold.is_same(current):
             return self
-        released = self.without_hold(hold.alias_ref)
+        view = self.without_hold(hold.alias_ref)
         if not ends_by_operator(hold, change.asked_by):
-            return released
-        return released.without_live_rejection(hold.model, hold.aspired_version)
+            return view
+        return view.without_live_rejection(hold.model, hold.aspired_version)
 
     def with_activation(self, moved: Activation) -> Self:
         """Return the view after a move of an alias."""
@@ -108,8 +108,8 @@ class LedgerView:
             )
         )
 
-    def _without(self, is_released: Callable[[Rejection], bool]) -> Self:
-        kept = {key: one for key, one in self.rejections.items() if not is_released(one)}
+    def _without(self, is_ended: Callable[[Rejection], bool]) -> Self:
+        kept = {key: one for key, one in self.rejections.items() if not is_ended(one)}
         return replace(self, rejections=kept)
 
     def with_freeze(self, freeze: Freeze | None) -> Self:

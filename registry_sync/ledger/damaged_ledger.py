@@ -1,8 +1,8 @@
 """Damaged SQLite ledgers of a node, which are set aside at the start so that new ones are made.
 
-A new ledger is filled from the node: active, held, pinned and stored versions. History and verdicts
-are lost. Anything but a plain file in place of a journal of SQLite is set aside too: opening a pipe
-would block for ever, and a folder or link would refuse every write.
+A new ledger is filled from the node: active, held, pinned and stored versions. History, quarantines
+and rejections are lost. Anything but a plain file in place of a journal of SQLite is set aside too:
+opening a pipe would block for ever, and a folder or link would refuse every write.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BESIDE = ("-wal", "-shm", "-journal")
 _INSTEAD = (
     "another ledger is made, and filled with what is active, held, pinned and stored on this node; "
-    "history and verdicts are lost"
+    "history, quarantines and rejections are lost"
 )
 _WITHOUT_JOURNAL = (
     "the ledger is used without it: a write that was interrupted may be lost, or there by half"

@@ -63,15 +63,15 @@ class HoldTables:
         return connection.execute(update(holds).where(unknown).values(**known)).rowcount > 0
 
     def end(self, connection: Connection, hold: Hold, ended_by: str, at: float | None) -> bool:
-        """Release a hold, if it is in force; return whether it was.
+        """End a hold, if it is in force; return whether it was.
 
         If an operator ends the hold of an automatic rollback, the rejection ends with it.
         """
-        released = self.holds.end(connection, ended_by=ended_by, ended_at=at, **_identity(hold))
-        if released and ends_by_operator(hold, ended_by):
+        ended = self.holds.end(connection, ended_by=ended_by, ended_at=at, **_identity(hold))
+        if ended and ends_by_operator(hold, ended_by):
             version: dict[str, Any] = {"model": hold.model, "version": hold.aspired_version}
             self._rejections.end(connection, **version, failure=LIVE_FAILURE)
-        return released
+        return ended
 
     def add_automatic(self, connection: Connection, hold: Hold) -> bool:
         """Add the hold of an automatic rollback, unless it is recorded; return whether it was new.

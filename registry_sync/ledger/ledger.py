@@ -1,4 +1,4 @@
-"""History and verdicts of this node in SQL. The gateway, not the ledger, decides the routes."""
+"""What happened and was decided on this node, in SQL. The routes are the gateway's."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ from registry_sync.ledger.tables import (
 _KEPT_ACTIVATIONS = 200
 _KEPT_ATTEMPTS = 500
 _KEPT_RETIRED_ALIASES = 500
-_KEPT_GONE_PINS = 500
-_KEPT_GONE_VERDICTS = 500
+_KEPT_GONE_DIGESTS = 500
+_KEPT_GONE_REFUSALS = 500
 _KEPT_GONE_MODELS = 500
 _OF_ONE_MOVE = ("model", "alias", "version", "at", "generation")
 """The columns that identify a move."""
@@ -163,7 +163,7 @@ class Ledger:
         grouped = newest.group_by(activations.c.model, activations.c.alias)
         return select(activations).where(activations.c.id.in_(grouped))
 
-    # --- bytes and verdicts -----------------------------------------------------------------------
+    # --- bytes, quarantines, rejections -----------------------------------------------------------
 
     def accept(self, accepted: AcceptedDigest) -> None:
         """Record the accepted digest of a version, in place of any other."""
@@ -395,14 +395,14 @@ class Ledger:
         )
         with self._database.transaction() as connection:
             known = [(row.model, row.version) for row in connection.execute(newest_first)]
-            old = [key for key in known if key in gone][_KEPT_GONE_PINS:]
+            old = [key for key in known if key in gone][_KEPT_GONE_DIGESTS:]
             self._accepted.remove(connection, [{"model": m, "version": v} for m, v in old])
 
-    def forget_verdicts(self, gone: AbstractSet[tuple[str, int]]) -> None:
-        """Remove the verdicts on gone versions (model, version), except the newest."""
+    def forget_refusals(self, gone: AbstractSet[tuple[str, int]]) -> None:
+        """Remove quarantines and rejections of gone (model, version), except the newest."""
         with self._database.transaction() as connection:
             for table in (self._quarantines, self._rejections):
-                table.remove_gone(connection, gone, _KEPT_GONE_VERDICTS)
+                table.remove_gone(connection, gone, _KEPT_GONE_REFUSALS)
 
     def forget_history(self, alive: AbstractSet[str]) -> None:
         """Remove the history of models that are not ``alive``, except the newest of them."""

@@ -93,7 +93,7 @@ def decisions_of_hold(row: Row[Any]) -> Iterator[Decision]:
 
 
 def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
-    """Yield the begin of a quarantine, and its release if it has an initiator."""
+    """Yield the begin of a quarantine, and its end if it has an initiator."""
     about = {"model": row.model, "version": row.version}
     yield Decision(row.at, "quarantine", asked_by=row.asked_by, reason=row.reason, **about)
     if row.ended_by is not None:
@@ -101,7 +101,7 @@ def decisions_of_quarantine(row: Row[Any]) -> Iterator[Decision]:
 
 
 def decisions_of_rejection(row: Row[Any]) -> Iterator[Decision]:
-    """Yield the release of a rejection; its begin is in the attempts."""
+    """Yield the end of a rejection; its begin is in the attempts."""
     if row.ended_by is not None:
         why = _OTHER_LIBRARIES if row.ended_by == Initiator.RESTART else None
         yield Decision(row.ended_at, "retry", row.model, None, row.version, row.ended_by, why)

@@ -82,7 +82,7 @@ class NodeTable:
 
 
 class EndableTable(NodeTable):
-    """Rows that are in force until they are released, and history afterwards."""
+    """Rows that are in force until they are ended, and history afterwards."""
 
     def __init__(self, table: Table, node_id: str, clock: Callable[[], float]) -> None:
         super().__init__(table, node_id)
@@ -102,7 +102,7 @@ class EndableTable(NodeTable):
     ) -> bool:
         """Release the rows in force with these values; return whether there were any.
 
-        ``ended_by`` is None where another row replaces the released one; ``ended_at`` None is now.
+        ``ended_by`` is None where another row replaces the ended one; ``ended_at`` None is now.
         """
         by = {} if ended_by is None else {"ended_by": str(ended_by)}
         done = connection.execute(
@@ -115,7 +115,7 @@ class EndableTable(NodeTable):
     def sign(
         self, connection: Connection, *, ended_by: str, ended_at: float, **values: object
     ) -> None:
-        """Record the initiator and time of a release on rows that have been replaced since."""
+        """Record the initiator and time of an end on rows that have been replaced since."""
         over = self.mine(ended_by=None, **values) & self._table.c.ended_at.is_not(None)
         by = {"ended_by": str(ended_by), "ended_at": ended_at}
         connection.execute(update(self._table).where(over).values(**by))
@@ -125,17 +125,17 @@ class EndableTable(NodeTable):
         return func.coalesce(self._table.c.ended_at, self._table.c.at)
 
     def changed_at(self, connection: Connection, **values: object) -> float | None:
-        """Return the time of the last addition or release of rows with these values, or None."""
+        """Return the time of the last addition or end of rows with these values, or None."""
         newest = select(func.max(self._changed_at)).where(self.mine(**values))
         found: float | None = connection.execute(newest).scalar()
         return found
 
     def last_changed(self, limit: int, **values: object) -> Select[Any]:
-        """Return the query for the rows added or released last, newest first."""
+        """Return the query for the rows added or ended last, newest first."""
         return self.select(**values).order_by(self._changed_at.desc()).limit(limit)
 
     def remove_ended(self, connection: Connection, kept: int) -> None:
-        """Remove the released rows that are not among the newest ``kept`` rows."""
+        """Remove the ended rows that are not among the newest ``kept`` rows."""
         newest = self.newest(kept).with_only_columns(self._table.c.id)
         old = self.mine() & self._table.c.ended_at.is_not(None) & self._table.c.id.not_in(newest)
         connection.execute(delete(self._table).where(old))

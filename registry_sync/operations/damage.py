@@ -58,8 +58,8 @@ def _prospect(view: NodeView, comes_again: bool) -> str:
 def _names(view: NodeView, digest: str) -> str:
     """Return the known versions with these bytes, else the start of the digest."""
     node = view.gateway
-    pins = view.ledger.accepted.values()
-    names = {f"{one.model}/{one.version}" for one in pins if one.digest == digest}
+    accepted = view.ledger.accepted.values()
+    names = {f"{one.model}/{one.version}" for one in accepted if one.digest == digest}
     if node:
         names |= {f"{one.model}/{one.version}" for one in node.active if one.digest == digest}
         names |= {f"{one.model}/{one.version}" for one in node.damaged if one.digest == digest}

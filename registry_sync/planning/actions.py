@@ -13,7 +13,7 @@ from registry_sync.domain import Hold, Initiator, OfAlias, OfArtifact
 class Urgency(IntEnum):
     """The order of work."""
 
-    RELEASE = 0
+    END = 0
     WANTED = 1
     ACTIVATE = 2
     PROMOTION = 3
@@ -108,7 +108,7 @@ class RetireStandby:
     model: str
     version: int
     stage_id: str
-    urgency: Urgency = Urgency.RELEASE
+    urgency: Urgency = Urgency.END
     asked_by: str = Initiator.POLL
 
 
@@ -117,7 +117,7 @@ class EndHold:
     """End a hold: the registry's alias has moved since it was made, or is gone."""
 
     hold: Hold
-    urgency: Urgency = Urgency.RELEASE
+    urgency: Urgency = Urgency.END
     asked_by: str = Initiator.POLL
 
     @property
@@ -139,7 +139,7 @@ class AllowDigest:
     alias: str
     version: int | None
     digest: str
-    urgency: Urgency = Urgency.RELEASE
+    urgency: Urgency = Urgency.END
     asked_by: str = Initiator.POLL
 
 

@@ -62,14 +62,14 @@ def describe_model(
 ) -> CatalogueModel | None:
     """Return one model, or None if it is unlisted and has no accepted digest."""
     deleted = [
-        pin
-        for (_, version), pin in ledger.accepted.items()
+        one
+        for (_, version), one in ledger.accepted.items()
         if listed is None or version not in listed.versions
     ]
     if listed is None and not deleted:
         return None
     versions = [_version(listed, n, ledger, known) for n in listed.versions] if listed else []
-    versions += [_deleted(pin, known) for pin in deleted]
+    versions += [_deleted(one, known) for one in deleted]
     return CatalogueModel(
         name=name,
         versions=sorted(versions, key=lambda one: one.version),
@@ -239,20 +239,20 @@ def _damage(digest: str | None, known: KnownState) -> str | None:
     return f"this node's copy of its bytes is damaged: {found}" if found else None
 
 
-def _deleted(pin: AcceptedDigest, known: KnownState) -> CatalogueVersion:
+def _deleted(one: AcceptedDigest, known: KnownState) -> CatalogueVersion:
     """Return a version that the registry lacks; without tags, its built environment decides."""
-    description = known.descriptions.get(pin.digest)
-    built = known.environments.get(pin.digest)
+    description = known.descriptions.get(one.digest)
+    built = known.environments.get(one.digest)
     here = description is not None and (built is not None or _lacks_shared(description) is None)
-    here = here and not pin.superseded  # else these bytes are not those of its last creation
-    damage = _damage(pin.digest, known)
+    here = here and not one.superseded  # else these bytes are not those of its last creation
+    damage = _damage(one.digest, known)
     return CatalogueVersion(
-        version=pin.version,
+        version=one.version,
         state=VersionState.DELETED,
-        digest=pin.digest if here else None,
-        expected_digest=pin.expected_digest,
-        accepted_digest=None if pin.superseded else pin.digest,
-        stamped=pin.stamped,
+        digest=one.digest if here else None,
+        expected_digest=one.expected_digest,
+        accepted_digest=None if one.superseded else one.digest,
+        stamped=one.stamped,
         reason="the registry no longer has this version" + (f"; {damage}" if damage else ""),
         description=dict(description) if description is not None else None,
         size_bytes=_size(description),

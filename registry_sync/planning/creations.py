@@ -28,8 +28,8 @@ def lacking_versions(listed: Aspired, ledger: LedgerView) -> frozenset[Version]:
     """Return the accepted versions that a listing lacks."""
     return frozenset(
         (model, version)
-        for (model, version), pin in ledger.accepted.items()
-        if pin.gone_at is None
+        for (model, version), known in ledger.accepted.items()
+        if known.gone_at is None
         and not (model in listed.models and listed.models[model].has(version))
     )
 
@@ -51,9 +51,9 @@ def learned(
         gone: Versions that this listing and the one before lack.
         at: Epoch seconds.
     """
-    pins = ledger.accepted
+    known = ledger.accepted
     changes = [
-        AcceptedDigestChange(pins[key], replace(pins[key], gone_at=at)) for key in sorted(gone)
+        AcceptedDigestChange(known[key], replace(known[key], gone_at=at)) for key in sorted(gone)
     ]
     for one in listed.versions():
         changes += _of_version(one, ledger, accepted_for)

@@ -29,14 +29,14 @@ class RememberedListing:
 def from_ledger(view: LedgerView) -> dict[str, AspiredModel]:
     """Return the models of a view, by its accepted digests and activations."""
     models: dict[str, AspiredModel] = {}
-    for (name, number), pin in sorted(view.accepted.items()):
+    for (name, number), accepted in sorted(view.accepted.items()):
         known = models.get(name) or AspiredModel(name=name, versions={})
         version = AspiredVersion(
             model=name,
             version=number,
             location="",
-            expected_digest=pin.expected_digest if pin.stamped else None,
-            creation=pin.creation,
+            expected_digest=accepted.expected_digest if accepted.stamped else None,
+            creation=accepted.creation,
         )
         version = as_remembered(version, view)
         models[name] = replace(known, versions={**known.versions, number: version})

@@ -145,8 +145,8 @@ class Snapshot:
         if hold:
             digest = hold.target_digest
             gone = digest not in self.stored or self.why_other_bytes(hold)
-            by_rule = hold.asked_by == Initiator.GATEWAY
-            asked_by = Initiator.GATEWAY if by_rule else Initiator.OPERATOR
+            automatic = hold.asked_by == Initiator.GATEWAY
+            asked_by = Initiator.GATEWAY if automatic else Initiator.OPERATOR
             return Target(
                 model, alias, hold.target_version, None if gone else digest, asked_by, hold
             )

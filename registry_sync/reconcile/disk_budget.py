@@ -150,8 +150,8 @@ class DiskRoom:
         artifacts, view = self.context.artifacts, self.context.journal.view
         return frozenset(
             {
-                *(pin.model for digest in digests for pin in artifacts[digest].accepted),
-                *(pin.model for pin in view.accepted.values() if pin.digest in digests),
+                *(one.model for digest in digests for one in artifacts[digest].accepted),
+                *(one.model for one in view.accepted.values() if one.digest in digests),
                 *(hold.model for hold in view.holds.values() if hold.target_digest in digests),
                 *(last.model for last in view.last_active.values() if last.digest in digests),
             }

@@ -26,7 +26,7 @@ class Polls:
     async def poll(self, asked_by: str = Initiator.POLL, *, thorough: bool = False) -> None:
         """List the registry; the listing applies from the next pass on."""
         if await self.context.listings.poll(asked_by, thorough=thorough):
-            await self._release_rejections()
+            await self._end_rejections()
             for action in await self.fetch_step.look_at_quarantined():
                 if self.steps.start(action) is StartOutcome.BEGUN:
                     self.context.changes.note({action.model})  # the next pass publishes it
@@ -41,10 +41,10 @@ class Polls:
             await self.context.listings.look(model, asked_by)
             self.steps.try_now(model)
             self.context.changes.note({model})
-        await self._release_rejections()
+        await self._end_rejections()
         self.context.changes.note(frozenset())
 
-    async def _release_rejections(self) -> None:
+    async def _end_rejections(self) -> None:
         """End the rejections of versions to which the registry has moved an alias since."""
         for model, version in tuple(self.context.listings.pointed_anew):
             if await self.context.journal.write(

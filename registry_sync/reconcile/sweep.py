@@ -48,8 +48,8 @@ class Sweep:
         aspired, view = self.context.listings.aspired, self.context.journal.view
         if gone := choose_gone(self.context.artifacts, node=node, aspired=aspired, ledger=view):
             await self.context.journal.write(None, self.context.ledger.forget_accepted, gone)
-        if gone := choose_gone_verdicts(aspired=aspired, ledger=view):
-            await self.context.journal.write(None, self.context.ledger.forget_verdicts, gone)
+        if gone := choose_gone_refusals(aspired=aspired, ledger=view):
+            await self.context.journal.write(None, self.context.ledger.forget_refusals, gone)
         alive = {*aspired.models, *(one.model for one in node.active), *(m for m, _ in view.holds)}
         await self.context.journal.write(None, self.context.ledger.forget_history, alive)
 
@@ -69,12 +69,12 @@ def choose_gone(
     }
     return frozenset(
         key
-        for key, pin in ledger.accepted.items()
-        if pin.digest not in needed and find(aspired, *key) is None
+        for key, known in ledger.accepted.items()
+        if known.digest not in needed and find(aspired, *key) is None
     )
 
 
-def choose_gone_verdicts(*, aspired: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
+def choose_gone_refusals(*, aspired: Aspired, ledger: LedgerView) -> frozenset[tuple[str, int]]:
     """Return the quarantined or rejected versions that are neither listed nor held."""
     found = {*ledger.quarantines, *((model, version) for model, version, _ in ledger.rejections)}
     held = {(hold.model, hold.target_version) for hold in ledger.holds.values()}

@@ -61,14 +61,14 @@ def opened(url: str, node_id: str = "a", clock: Callable[[], float] = lambda: 10
         made.close()
 
 
-def test_the_newest_pin_of_a_version_counts(ledger: Ledger) -> None:
-    pin = AcceptedDigest("m", 1, D1, None, False, None)
-    ledger.accept(pin)
-    ledger.accept(replace(pin, digest=D2, expected_digest=D2, stamped=True, listing="l"))
+def test_the_newest_accepted_digest_of_a_version_counts(ledger: Ledger) -> None:
+    known = AcceptedDigest("m", 1, D1, None, False, None)
+    ledger.accept(known)
+    ledger.accept(replace(known, digest=D2, expected_digest=D2, stamped=True, listing="l"))
     assert ledger.view().accepted == {("m", 1): AcceptedDigest("m", 1, D2, D2, True, "l")}
 
 
-def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger) -> None:
+def test_what_is_learned_of_an_accepted_digest_counts_while_it_is_that_one(ledger: Ledger) -> None:
     known = AcceptedDigest("m", 1, D1, None, False, "l", creation="c1")
     ledger.accept(known)
     gone = replace(known, gone_at=5.0, superseded=True)
@@ -81,7 +81,7 @@ def test_what_is_learned_of_a_pin_counts_if_it_is_still_that_pin(ledger: Ledger)
     assert ledger.view().accepted["m", 1] == newer, "what was accepted meanwhile stays"
 
 
-def test_a_version_that_took_a_used_name_brings_its_whole_pin(ledger: Ledger) -> None:
+def test_a_version_that_took_a_used_name_brings_its_whole_accepted_digest(ledger: Ledger) -> None:
     known = AcceptedDigest("m", 1, D1, None, False, "l", creation="c1", accepted_at=5.0)
     ledger.accept(known)
     its = AcceptedDigest("m", 1, D2, D2, True, "l2", creation="c2", accepted_at=7.0)
@@ -96,21 +96,21 @@ def test_a_version_that_took_a_used_name_brings_its_whole_pin(ledger: Ledger) ->
     ids=["letters of any script", "a long alias, and a time as version"],
 )
 def test_every_record_is_read_as_it_was_written(ledger: Ledger, alias: str, version: int) -> None:
-    pin = AcceptedDigest("m", version, D1, None, False, "l", "c", 7.0, superseded=True)
+    known = AcceptedDigest("m", version, D1, None, False, "l", "c", 7.0, superseded=True)
     wrong = Quarantine("m", version, D1, "l", D2, "altered", 1.0, "poll", "c")
     rejection = Rejection("m", version, D1, "load_failed", "no", 1.0)
     hold = Hold("m", alias, version, version - 1, D1, "operator", 1.0, False, "a", "t")
     move = replace(MOVE, alias=alias, version=version, previous_version=version - 1, creation="c")
     move = replace(move, durations_s={"confirm": 0.25, "activate": 0.1}, pinned=True)
     attempt = replace(TRY, alias=alias, version=version)
-    ledger.accept(pin)
+    ledger.accept(known)
     ledger.quarantine(wrong)
     ledger.reject(rejection)
     ledger.hold(hold)
     ledger.activated(move)
     ledger.attempted(attempt)
     assert ledger.view() == LedgerView(
-        accepted={("m", version): pin},
+        accepted={("m", version): known},
         quarantines={("m", version): wrong},
         rejections={ArtifactRef("m", version, D1): rejection},
         holds={AliasRef("m", alias): hold},
@@ -130,7 +130,7 @@ def test_every_record_is_read_as_it_was_written(ledger: Ledger, alias: str, vers
 def test_of_versions_that_are_gone_the_newest_pins_stay(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_PINS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_DIGESTS", 20)
     ticks = count()
     clock = lambda: float(next(ticks))  # noqa: E731 - shorter than its name
     with opened(database_url, "a", clock) as ledger, opened(database_url, "b", clock) as other:
@@ -422,14 +422,14 @@ def test_of_aliases_that_are_retired_the_newest_stay(
         assert len(other.view().last_active) == 30
 
 
-def test_of_versions_that_are_gone_the_newest_verdicts_stay(
+def test_of_versions_that_are_gone_the_newest_refusals_stay(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_VERDICTS", 20)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_REFUSALS", 20)
     for number in range(1, 31):
         ledger.quarantine(Quarantine("m", number, None, None, D2, "wrong", 1.0))
         ledger.reject(Rejection("m", number, D1, "load_failed", "no", 1.0))
-    ledger.forget_verdicts({("m", number) for number in range(2, 1000)})
+    ledger.forget_refusals({("m", number) for number in range(2, 1000)})
     view = ledger.view()
     assert (len(view.quarantines), len(view.rejections)) == (21, 21)
     assert {("m", 1), ("m", 30)} <= view.quarantines.keys()
@@ -623,8 +623,8 @@ def test_a_few_models_are_viewed_as_they_are_among_all(ledger: Ledger) -> None:
 
 def test_a_creation_has_the_digest_that_was_accepted_for_it_last() -> None:
     def of(model: str, digest: str, at: float | None) -> LedgerView:
-        pin = AcceptedDigest(model, 1, digest, None, False, None, creation="c", accepted_at=at)
-        return LedgerView(accepted={(model, 1): pin})
+        known = AcceptedDigest(model, 1, digest, None, False, None, creation="c", accepted_at=at)
+        return LedgerView(accepted={(model, 1): known})
 
     views = ViewsByModel()
     assert views.accepted_for("c") is None

@@ -120,7 +120,7 @@ class World:
             requirements=self,
         )
         self.guess_megabytes = guess_megabytes
-        self.asked_replicas, self.last, self.pins = {}, set(), set()
+        self.asked_replicas, self.last, self.kept = {}, set(), set()
         self.unreachable = set()
 
     def timeout_s(self, key):
@@ -145,13 +145,13 @@ class World:
         return self.asked_replicas.get(key.model, 1)
 
     def restarts(self, key):
-        return key in self.last or key in self.pins
+        return key in self.last or key in self.kept
 
     def is_reachable(self, key):
         return key not in self.unreachable
 
     def keep_resident(self, key):
-        return key in self.pins
+        return key in self.kept
 
     def loaded(self, key, seconds, resident_bytes):
         self.told.append(("loaded", key.model))

@@ -37,14 +37,14 @@ TRY = Attempt(M, None, 2, "fetch", "poll", 9.5, {"fetch": 0.5}, "failed", "gone"
 WRONG = Quarantine(M, 3, None, "l", D1, "wrong", 8.0, "poll")
 REJECTION = Rejection(M, 4, D1, "load_failed", "no", 7.0)
 HOLD = Hold(M, "champion", 2, 1, D1, "operator", 6.0, lasting=True)
-PIN = AcceptedDigest(M, 2, D2, D2, True, None, accepted_at=5.0)
+ACCEPTED = AcceptedDigest(M, 2, D2, D2, True, None, accepted_at=5.0)
 ROWS: Rows = {
     "activations": [{**values_of(MOVE), "retired_at": 11.0}],
     "attempts": [values_of(TRY)],
     "quarantines": [values_of(WRONG)],
     "rejections": [values_of(REJECTION)],
     "holds": [{**values_of(HOLD), "released_at": at} for at in (5.0, None)],
-    "pins": [values_of(PIN)],
+    "pins": [values_of(ACCEPTED)],
     "listings": [{"listed_at": 4.0, "body": LISTING}],
     "freezes": [{"asked_by": "operator", "at": 3.0}],
 }
@@ -109,7 +109,7 @@ def test_this_release_reads_what_the_one_before_wrote(engine: Engine, ledger: Le
     assert view.holds == {(M, "champion"): replace(HOLD, lasting=False)}
     assert view.quarantines == {(M, 3): replace(WRONG, asked_by=None)}
     assert view.rejections == {(M, 4, D1): REJECTION}
-    assert view.accepted == {(M, 2): PIN}
+    assert view.accepted == {(M, 2): ACCEPTED}
     assert view.freeze is None
     assert ledger.attempts_of(M) == [TRY]
     assert {one.what for one in ledger.decisions_of(M)} == {"hold", "quarantine"}

@@ -119,8 +119,8 @@ class FetchStep:
         if listed.stamp_problem:
             return StepFailure(listed.stamp_problem, refused=True)
         view = self.context.journal.view_of(listed.model)
-        pinned, of_creation = accepted(listed, view), creation_of(listed, view)
-        if pinned is None and not listed.stamped and not self.context.journal.answered:
+        known, of_creation = accepted(listed, view), creation_of(listed, view)
+        if known is None and not listed.stamped and not self.context.journal.answered:
             return StepFailure(
                 "the ledger has not answered since the start, so the accepted digest of version "
                 f"{listed.version} is unknown; make the ledger answer, or stamp the version"
@@ -128,9 +128,9 @@ class FetchStep:
         started_at = self.context.clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
         if accepts is not None:  # the old record stays until these bytes are stored
-            known = (listed.model, listed.version, accepts, accepts, listed.stamped)
-            pinned = AcceptedDigest(*known, listing=None, creation=of_creation)
-        order = Order(listed, of_creation, pinned)
+            names = (listed.model, listed.version, accepts, accepts, listed.stamped)
+            known = AcceptedDigest(*names, listing=None, creation=of_creation)
+        order = Order(listed, of_creation, known)
         found = await self._ingest_in_thread(order, watch, again=again)
         if is_made_anew(listed, view):
             await self._note_made_anew(listed, started_at, asked_by)
@@ -239,8 +239,9 @@ class FetchStep:
         self._confirmed[key] = _Confirmed(digest, started_at, self.context.clock())
         self.context.artifacts[digest] = found.artifact
         known = self.context.journal.view_of(key[0]).accepted.get(key)
-        pinned = await self.context.journal.write(key[0], self.context.ledger.accept, found.pin)
-        if not pinned and (known is None or known.digest != digest):
+        accept = self.context.ledger.accept
+        recorded = await self.context.journal.write(key[0], accept, found.accepted)
+        if not recorded and (known is None or known.digest != digest):
             # Without its record the version counts as absent, and would be fetched at once.
             return StepFailure(
                 self.context.journal.trouble or "the ledger did not record the accepted digest"
@@ -250,7 +251,7 @@ class FetchStep:
             work = self.context.ledger.end_quarantine
             await self.context.journal.write(key[0], work, *key, str(asked_by))
         _log.info("fetch.completed", model=key[0], version=key[1], digest=digest)
-        self.context.changes.note({pin.model for pin in found.artifact.accepted})
+        self.context.changes.note({one.model for one in found.artifact.accepted})
         return None
 
     async def _quarantine(self, order: Order, found: RefusedArtifact, asked_by: str) -> None:
@@ -330,12 +331,12 @@ class FetchStep:
             if action.asked_by == Initiator.RECOVERY and not listed.stamp_problem:
                 return None  # the plan never recovers quarantined bytes
             return StepFailure(reason, refused=True)
-        pin = accepted(listed, view)
-        cheap = pin is not None and pin.listing is not None
+        known = accepted(listed, view)
+        cheap = known is not None and known.listing is not None
         if not cheap and self._is_confirmed(action):
             return None  # one fetch of the whole artifact is enough for all aliases
         try:
-            stopped = await self._compare(listed, pin, watch, action.asked_by)
+            stopped = await self._compare(listed, known, watch, action.asked_by)
         except (SourceError, ArtifactError, StoreError) as error:
             # These errors do not mean wrong bytes, which are refused without an error. But an
             # incomplete upload may hide wrong bytes, so a recovery does not go on.
@@ -374,15 +375,15 @@ class FetchStep:
                 return StepFailure("the registry has other bytes now; they are staged first")
 
     async def _compare(
-        self, listed: AspiredVersion, pin: AcceptedDigest | None, watch: Stopwatch, asked_by: str
+        self, listed: AspiredVersion, known: AcceptedDigest | None, watch: Stopwatch, asked_by: str
     ) -> StepFailure | None:
         """Compare the remote listings; if that is not enough, fetch and verify again."""
         key = (listed.model, listed.version)
         started_at = self.context.clock()
-        if pin is not None and pin.listing is not None:
+        if known is not None and known.listing is not None:
             listing = await self.context.threads.registry(self.intake.listing_of, listed)
-            if listing == pin.listing:
-                self._confirmed[key] = _Confirmed(pin.digest, started_at, self.context.clock())
+            if listing == known.listing:
+                self._confirmed[key] = _Confirmed(known.digest, started_at, self.context.clock())
                 return None
         return await self._ingest(listed, watch, asked_by, again=True)
 

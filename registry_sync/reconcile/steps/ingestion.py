@@ -81,7 +81,7 @@ class IngestedArtifact:
     """Bytes that were verified and stored."""
 
     artifact: StoredArtifact
-    pin: AcceptedDigest
+    accepted: AcceptedDigest
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class Ingestion:
         version = order.version
         with watch.phase("locate"):
             uri = self._source.locate(version.model, version.version)
-            pinned = order.accepted or self._pinned_in_store(order)
-            is_known = version.stamped or pinned is not None
+            known = order.accepted or self._accepted_in_store(order)
+            is_known = version.stamped or known is not None
             judged = is_known or self._source.is_whole(version)
         fetched: FetchedArtifact | None = None
         try:
@@ -157,7 +157,7 @@ class Ingestion:
                         uri, folder, judged=judged, on_progress=on_progress, reserve=reserve
                     )
                 self._check_creation(version)
-                return self._accept(order, pinned, fetched, watch)
+                return self._accept(order, known, fetched, watch)
         except ArtifactError as error:
             if error.transient:
                 raise
@@ -174,13 +174,13 @@ class Ingestion:
         if self._store.book(folder, total_bytes) > 0:
             make_room(folder, total_bytes)
 
-    def _pinned_in_store(self, order: Order) -> AcceptedDigest | None:
+    def _accepted_in_store(self, order: Order) -> AcceptedDigest | None:
         listed = order.version
         found = self._store.find_accepted(listed.model, listed.version, mark=listed.creation)
         if found is None or not is_of_creation(found[1].creation, order.creation):
             return None
-        pinned = accepted_digest(*found)
-        return None if was_made_after(listed, pinned) else pinned
+        known = accepted_digest(*found)
+        return None if was_made_after(listed, known) else known
 
     def _check_creation(self, version: AspiredVersion) -> None:
         """Check that the bytes are of the listed creation: a location depends on the number.
@@ -201,7 +201,7 @@ class Ingestion:
     def _accept(
         self,
         order: Order,
-        pinned: AcceptedDigest | None,
+        known: AcceptedDigest | None,
         fetched: FetchedArtifact,
         watch: Stopwatch,
     ) -> IngestedArtifact | RefusedArtifact:
@@ -213,40 +213,40 @@ class Ingestion:
         """
         version = order.version
         with watch.phase("verify"):
-            verdict = verify(
+            verified = verify(
                 fetched.manifest,
                 stamped=version.expected_digest,
-                accepted=pinned.digest if pinned else None,
+                accepted=known.digest if known else None,
                 stamp_fixed=version.stamp_fixed,
                 require_digest=self._require_digest,
-                known=self._known_manifest(pinned),
+                known=self._known_manifest(known),
             )
-        if not verdict.accepted:
+        if not verified.accepted:
             with suppress(BrokenModelError):  # the digest is wrong in any case
                 check_complete(fetched.folder)
             if not (fetched.stable or self._source.is_whole(version)):
                 raise IncompleteArtifactError(
-                    f"{verdict.reason}; the upload may be unfinished: it is fetched again"
+                    f"{verified.reason}; the upload may be unfinished: it is fetched again"
                 )
-            return RefusedArtifact(verdict.found, fetched.listing, verdict.reason)
+            return RefusedArtifact(verified.found, fetched.listing, verified.reason)
         with watch.phase("store"):
-            pin = Acceptance(
+            acceptance = Acceptance(
                 model=version.model,
                 version=version.version,
                 listing=fetched.listing,
-                expected_digest=verdict.expected,
+                expected_digest=verified.expected,
                 stamped=version.stamped,
                 creation=order.creation,
                 accepted_at=self._clock(),
             )
-            artifact = self._store.add(fetched, describe(fetched), pin)
-        return IngestedArtifact(artifact, accepted_digest(artifact, pin))
+            artifact = self._store.add(fetched, describe(fetched), acceptance)
+        return IngestedArtifact(artifact, accepted_digest(artifact, acceptance))
 
-    def _known_manifest(self, pinned: AcceptedDigest | None) -> Manifest | None:
-        if pinned is None or self._store.get(pinned.digest) is None:
+    def _known_manifest(self, known: AcceptedDigest | None) -> Manifest | None:
+        if known is None or self._store.get(known.digest) is None:
             return None
         try:
-            return self._store.manifest(pinned.digest)
+            return self._store.manifest(known.digest)
         except StoreError:
             return None  # the manifest only improves the message
 

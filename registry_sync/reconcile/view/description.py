@@ -89,7 +89,7 @@ class Descriptions:
         }
         fetching = (one for one in self.steps.doing() if isinstance(one, Fetch | BuildEnvironment))
         artifacts = self.context.artifacts
-        digests = {pin.digest for pin in self.context.journal.view_of(model).accepted.values()}
+        digests = {one.digest for one in self.context.journal.view_of(model).accepted.values()}
         snapshot = self.snapshots.of(model)
         changes, refused = self._compare_signatures(model, snapshot)
         return KnownState(

@@ -29,7 +29,7 @@ class Snapshots:
         listed = everything.models.get(model)
         node = self.context.observation.state_of(model) or _NEVER_OBSERVED
         digests = {
-            *(pin.digest for pin in view.accepted.values()),
+            *(one.digest for one in view.accepted.values()),
             *(hold.target_digest for hold in view.holds.values()),
             *(last.digest for last in view.last_active.values()),
             *(one.digest for one in node.active),

@@ -26,7 +26,7 @@ OTHERS = "the bytes have digest"
         (OTHER.digest, None, True, OTHER.digest, OTHERS),
     ],
 )
-def test_verdicts(stamped, pinned, require, expected, refusal):
+def test_which_bytes_are_refused(stamped, pinned, require, expected, refusal):
     result = verify(FOUND, stamped=stamped, accepted=pinned, require_digest=require)
     assert result.reason.startswith(refusal)
     assert result.accepted == (not refusal)

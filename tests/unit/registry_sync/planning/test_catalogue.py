@@ -45,10 +45,10 @@ SECRET = "s3://inner-bucket/x: http://inner-host:9000/?X-Amz-Signature=c4nary"
 
 def version_of(listed=None, *, here=False, quarantined=False, **known):
     """What is told of version 1, which was accepted here; ``here``: its bytes are, too."""
-    pin = AcceptedDigest("m", 1, DIGEST, None, stamped=False, listing=None)
+    accepted_here = AcceptedDigest("m", 1, DIGEST, None, stamped=False, listing=None)
     wrong = Quarantine("m", 1, DIGEST, None, OTHER, "wrong bytes", 1.0)
     ledger = LedgerView(
-        accepted={("m", 1): pin}, quarantines={("m", 1): wrong} if quarantined else {}
+        accepted={("m", 1): accepted_here}, quarantines={("m", 1): wrong} if quarantined else {}
     )
     listed = listed or AspiredVersion("m", 1, "x")
     descriptions = {DIGEST: {"size_bytes": 7}} if here else {}

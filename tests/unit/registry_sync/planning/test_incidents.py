@@ -21,8 +21,8 @@ def listed(stamp: str | None, *, fixed: bool, creation: str | None = "c") -> Asp
 def accepted(digest: str | None, creation: str = "c") -> LedgerView:
     if digest is None:
         return LedgerView()
-    pin = AcceptedDigest("m", 1, digest, None, stamped=False, listing=None, creation=creation)
-    return LedgerView(accepted={("m", 1): pin})
+    known = AcceptedDigest("m", 1, digest, None, stamped=False, listing=None, creation=creation)
+    return LedgerView(accepted={("m", 1): known})
 
 
 @pytest.mark.parametrize(

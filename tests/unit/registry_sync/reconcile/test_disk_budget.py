@@ -35,7 +35,7 @@ def here(spine: Reconciler) -> set[int]:
     stored = spine.store.all()
     assert stored.keys() == spine.artifacts.keys()
     assert spine.store.use().stored_bytes == sum(one.size_bytes for one in stored.values())
-    return {pin.version for one in stored.values() for pin in one.accepted}
+    return {of.version for one in stored.values() for of in one.accepted}
 
 
 async def called(node: NodeInMemory, spine: Reconciler, version: int) -> None:

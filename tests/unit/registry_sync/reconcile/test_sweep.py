@@ -24,7 +24,7 @@ from registry_sync.domain.aspired import Aspired, AspiredModel, AspiredVersion
 from registry_sync.planning.plan import LISTINGS_FOR_REMOVAL
 from registry_sync.reconcile.context import RoomLimits
 from registry_sync.reconcile.disk_budget import DiskRoom
-from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_verdicts
+from registry_sync.reconcile.sweep import Sweep, choose_gone, choose_gone_refusals
 from registry_sync.system.threads import Threads
 from tests.fakes.artifacts import fetched
 from tests.fakes.gateway import FakeGateway
@@ -127,7 +127,7 @@ def digest_of(version: int) -> str:
 
 def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
     """Of "m", 1 is listed, 2 here, 3 active, 4 held; 5 and all of "deleted" are gone."""
-    pins = {
+    accepted = {
         (model, n): AcceptedDigest(model, n, digest_of(n + offset), None, False, None)
         for model, offset in (("m", 0), ("deleted", 10))
         for n in (1, 2, 3, 4, 5)
@@ -139,7 +139,7 @@ def test_gone_is_what_is_neither_listed_nor_here_nor_meant():
         node=NodeState(node_id="n", boot_id="b", seq=1, generation=1, active=[active]),
         aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
         ledger=LedgerView(
-            accepted=pins,
+            accepted=accepted,
             holds={AliasRef("m", "a"): Hold("m", "a", 1, 4, digest_of(4), "operator", 0.0)},
         ),
     )
@@ -174,7 +174,7 @@ async def test_the_history_of_a_model_stays_while_it_is_listed_active_or_held() 
 async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_PINS", 1)
+    monkeypatch.setattr("registry_sync.ledger.ledger._KEPT_GONE_DIGESTS", 1)
     node = NodeInMemory(tmp_path, room=RoomLimits(rollback_retention_s=0.0))
     for version in (1, 2, 3):
         node.registry.publish(M, version)
@@ -204,7 +204,7 @@ async def test_versions_deleted_in_the_registry_leave_the_catalogue_in_the_end(
         assert known == [2, 3]
 
 
-def test_gone_verdicts_are_those_of_versions_that_nobody_means():
+def test_gone_refusals_are_those_of_versions_that_nobody_means():
     wrong = {
         (model, n): Quarantine(model, n, None, None, None, "wrong", 0.0)
         for model, n in (("m", 1), ("m", 2), ("deleted", 1))
@@ -213,7 +213,7 @@ def test_gone_verdicts_are_those_of_versions_that_nobody_means():
         ArtifactRef("m", n, digest_of(n)): Rejection("m", n, digest_of(n), "load_failed", "no", 0.0)
         for n in (1, 3, 4)
     }
-    found = choose_gone_verdicts(
+    found = choose_gone_refusals(
         aspired=Aspired({"m": AspiredModel("m", {1: AspiredVersion("m", 1, "there")})}, 0.0),
         ledger=LedgerView(
             quarantines=wrong,

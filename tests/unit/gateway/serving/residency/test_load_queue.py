@@ -60,7 +60,7 @@ async def test_failed_decision_is_followed_by_another(
 
 async def test_swap_waits_for_room_no_longer_than_callers() -> None:
     world = World(count=2, load_budget_s=0.1)
-    world.pins = {key("b")}
+    world.kept = {key("b")}
     busy = await world.set.lease(key("b"))
     await world.use("a")
     async with asyncio.timeout(4):

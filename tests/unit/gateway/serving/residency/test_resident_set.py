@@ -397,7 +397,7 @@ async def test_many_new_models_evict_one_resident_only():
 
 async def test_version_kept_resident_stays_while_others_change():
     world = World(count=2)
-    world.pins = {key("a")}
+    world.kept = {key("a")}
     for name in ("a", "b", "c", "d", "e"):
         await world.use(name)
     assert world.set.is_ready(key("a"))

@@ -22,7 +22,7 @@ from registry_sync.errors import StoreError
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.artifacts import FILES, fetched
 
-PIN = Acceptance("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
+ACCEPTANCE = Acceptance("m", 1, "sha256:listing", "sha256:" + "1" * 64, stamped=True)
 DESCRIPTION = {"format_version": 1, "flavor": "sklearn"}
 
 
@@ -37,9 +37,9 @@ def opened(node_dir: Path, at: float = 100.0, damaged_files=None):
     return store
 
 
-def add(store, files=None, pin=PIN):
+def add(store, files=None, acceptance=ACCEPTANCE):
     with store.incoming() as path:
-        return store.add(fetched(path, files), DESCRIPTION, pin)
+        return store.add(fetched(path, files), DESCRIPTION, acceptance)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_comes_in_is_read_back_by_the_next_process(artifact, tmp_path):
     again = opened(tmp_path)
     assert again.all() == {artifact.digest: artifact}
     assert again.get(artifact.digest) == artifact
-    assert again.find_accepted("m", 1) == (artifact, PIN)
+    assert again.find_accepted("m", 1) == (artifact, ACCEPTANCE)
     assert again.find_accepted("m", 2) is None
     assert again.use() == StoreUse(artifact.size_bytes, 0, 0)
     assert "accepted_for" not in artifact.description
@@ -96,15 +96,15 @@ def test_what_comes_in_is_read_back_by_the_next_process(artifact, tmp_path):
 
 def test_adding_twice_keeps_one_artifact_and_both_acceptances(store):
     first = add(store)
-    second_pin = Acceptance("other", 7, None, None, stamped=False)
-    second = add(store, pin=second_pin)
-    assert second.accepted == (PIN, second_pin)
+    of_another = Acceptance("other", 7, None, None, stamped=False)
+    second = add(store, acceptance=of_another)
+    assert second.accepted == (ACCEPTANCE, of_another)
     assert second.path == first.path
     assert len(store.all()) == 1
 
 
 def test_acceptance_replaces_the_versions_former_one(artifact, store):
-    newer = Acceptance("m", 1, "sha256:other", PIN.expected_digest, stamped=True)
+    newer = Acceptance("m", 1, "sha256:other", ACCEPTANCE.expected_digest, stamped=True)
     store.accept(artifact.digest, newer)
     assert store.get(artifact.digest).accepted == (newer,)
     with pytest.raises(StoreError):
@@ -114,8 +114,8 @@ def test_acceptance_replaces_the_versions_former_one(artifact, store):
 def test_find_accepted_returns_the_artifact_accepted_last(tmp_path):
     first = add(opened(tmp_path, at=5.0))
     later = add(opened(tmp_path, at=6.0), {"MLmodel": b"flavors: {}"})
-    assert opened(tmp_path).find_accepted("m", 1) == (later, PIN)
-    again = replace(PIN, accepted_at=7.0)
+    assert opened(tmp_path).find_accepted("m", 1) == (later, ACCEPTANCE)
+    again = replace(ACCEPTANCE, accepted_at=7.0)
     opened(tmp_path).accept(first.digest, again)
     found = opened(tmp_path).find_accepted("m", 1)
     assert found is not None
@@ -123,9 +123,9 @@ def test_find_accepted_returns_the_artifact_accepted_last(tmp_path):
 
 
 def test_find_accepted_prefers_the_creation_under_any_name(store):
-    of_it = replace(PIN, model="before", creation="c1", accepted_at=5.0)
-    named = add(store, pin=of_it)
-    later = add(store, {"MLmodel": b"flavors: {}"}, replace(PIN, accepted_at=6.0))
+    of_it = replace(ACCEPTANCE, model="before", creation="c1", accepted_at=5.0)
+    named = add(store, acceptance=of_it)
+    later = add(store, {"MLmodel": b"flavors: {}"}, replace(ACCEPTANCE, accepted_at=6.0))
     assert store.find_accepted("m", 1, mark="c1") == (named, of_it)
     assert store.find_accepted("m", 1, mark="c2")[0].digest == later.digest
     assert store.find_accepted("m", 1)[0].digest == later.digest
@@ -206,7 +206,7 @@ def test_each_file_and_folder_is_on_disk_before_the_artifact_has_its_name(
     monkeypatch.setattr(os, "fsync", note)
     staged = fetched(tmp_path / "incoming" / "own")
     within = {staged.folder, *staged.folder.rglob("*")}
-    artifact = store.add(staged, DESCRIPTION, PIN)
+    artifact = store.add(staged, DESCRIPTION, ACCEPTANCE)
     assert within <= set(synced)
     assert synced.index(artifact.path.parent) > max(synced.index(path) for path in within)
 
@@ -248,7 +248,7 @@ def test_killed_at_any_step_the_artifact_is_whole_or_gone(
 ):
     store = opened(tmp_path)
     digest = add(store).digest if operation == "remove" else ""
-    other = add(store, {"MLmodel": b"another"}, pin=None)
+    other = add(store, {"MLmodel": b"another"}, acceptance=None)
     owner = {"rename": Path, "replace": Path, "unlink": Path, "chmod": Path, "fsync": os}.get(
         step, artifact_store
     )
@@ -266,7 +266,7 @@ def test_killed_at_any_step_the_artifact_is_whole_or_gone(
         patch.setattr(owner, step, die)
         try:
             if staged:
-                store.add(staged, DESCRIPTION, PIN)
+                store.add(staged, DESCRIPTION, ACCEPTANCE)
             else:
                 store.remove(digest)
         except Killed:
@@ -345,9 +345,9 @@ def writable(folder):
 RECORD_CHANGES = {
     "another artifact's": lambda record: record.update(digest="x"),
     "a size that is no number": lambda record: record.update(size_bytes="9"),
-    "no pins": lambda record: record.pop("accepted_for"),
+    "no acceptances": lambda record: record.pop("accepted_for"),
     "no time": lambda record: record.update(stored_at=None),
-    "pins of strangers": lambda record: record["accepted_for"].append(3),
+    "acceptances of strangers": lambda record: record["accepted_for"].append(3),
     "a newer format, unsealed": lambda record: record.update(format_version=99),
     "a stranger that is newer": lambda record: (record.clear(), record.update(format_version=99)),
     "requirements that are none": lambda record: record.update(requirements=5),
@@ -392,7 +392,7 @@ def test_what_is_damaged_concerns_that_artifact_only(store, tmp_path, part, dama
     damage.apply(parts(bad)[part])
     again = opened(tmp_path)
     assert again.all() == {good.digest: good}
-    assert (again.get(bad.digest), again.find_accepted("m", 1)) == (None, (good, PIN))
+    assert (again.get(bad.digest), again.find_accepted("m", 1)) == (None, (good, ACCEPTANCE))
     (reason,) = again.damaged().values()
     assert again.damaged().keys() == {bad.digest}
     assert f"its {part}" in reason
@@ -445,19 +445,19 @@ def test_replaced_copy_keeps_the_acceptances_of_the_lost_one(tmp_path, part, los
     store = opened(tmp_path, at=5.0)
     others = [
         Acceptance("other", 7, None, None, stamped=False),
-        replace(PIN, version=2, accepted_at=6.0),
+        replace(ACCEPTANCE, version=2, accepted_at=6.0),
     ]
     artifact = add(store)
-    for pin in others:
-        store.accept(artifact.digest, pin)
+    for acceptance in others:
+        store.accept(artifact.digest, acceptance)
     lose(parts(artifact)[part])
     again = opened(tmp_path, at=9.0)
     if how != "add":
         getattr(again, how)(artifact.digest)
-    pins = add(again).accepted
-    assert set(pins) == {replace(others[0], accepted_at=5.0), others[1], PIN}
+    found = add(again).accepted
+    assert set(found) == {replace(others[0], accepted_at=5.0), others[1], ACCEPTANCE}
     again.remove(artifact.digest)
-    assert add(again).accepted == (PIN,), "what was removed on purpose is not remembered"
+    assert add(again).accepted == (ACCEPTANCE,), "what was removed on purpose is not remembered"
 
 
 def test_copy_replaced_for_wrong_bytes_keeps_its_acceptances(store):
@@ -465,7 +465,7 @@ def test_copy_replaced_for_wrong_bytes_keeps_its_acceptances(store):
     artifact = add(store)
     store.accept(artifact.digest, other)
     store.drop(artifact.digest)
-    assert set(add(store).accepted) == {PIN, other}
+    assert set(add(store).accepted) == {ACCEPTANCE, other}
 
 
 def test_a_removal_that_the_disk_refused_is_ended_by_the_next_start(store, tmp_path, monkeypatch):

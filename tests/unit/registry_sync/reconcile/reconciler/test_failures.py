@@ -46,13 +46,13 @@ ATTEMPT = Attempt("m", None, 1, "fetch", "poll", 0.0, {}, "complete")
 
 
 def stored(version: int, folder: Path) -> StoredArtifact:
-    pin = Acceptance("m", version, None, None, stamped=False)
-    return StoredArtifact(DIGESTS[version], folder, 1, {}, (pin,), 1.0)
+    acceptance = Acceptance("m", version, None, None, stamped=False)
+    return StoredArtifact(DIGESTS[version], folder, 1, {}, (acceptance,), 1.0)
 
 
 @contextlib.asynccontextmanager
 async def journal_at(folder: Path, ledger_class=Ledger):
-    """A journal whose ledger has been filled with the pin of version 1."""
+    """A journal whose ledger has been filled with the accepted digest of version 1."""
     ledger = ledger_class(f"sqlite:///{folder}/ledger.db", node_id="n", clock=time.time)
     threads = Threads()
     journal = Journal(ledger, threads)
@@ -120,7 +120,7 @@ def refuse(*_: object) -> None:
     raise LedgerError("the ledger is read-only")
 
 
-async def test_bytes_whose_pin_the_ledger_does_not_take_are_not_fetched_in_a_loop(
+async def test_bytes_whose_digest_the_ledger_does_not_take_are_not_fetched_in_a_loop(
     node: NodeInMemory,
 ) -> None:
     now = time.time()

@@ -108,8 +108,8 @@ async def test_a_version_made_anew_is_another_one_where_nobody_saw_it_go(
         await idle(spine)
         assert (await explained(client, A))["why"] == "follows"
         assert "made anew" in await history(client)
-        pin = spine.journal.view.accepted[M, 1]
-        assert (pin.digest, pin.creation) == (new, node.registry.version(M, 1).creation)
+        known = spine.journal.view.accepted[M, 1]
+        assert (known.digest, known.creation) == (new, node.registry.version(M, 1).creation)
 
 
 async def test_callers_by_number_wait_for_bytes_that_are_not_here_yet(node: NodeInMemory) -> None:
@@ -457,8 +457,8 @@ async def test_an_older_record_without_a_creation_learns_it_from_the_next_listin
 ) -> None:
     old = node.registry.digest(M, 1)
     async with node.at_rest(1) as spine:
-        pin = spine.journal.view.accepted[M, 1]
-        spine.ledger.accept(type(pin)(M, 1, old, None, False, pin.listing))
+        known = spine.journal.view.accepted[M, 1]
+        spine.ledger.accept(type(known)(M, 1, old, None, False, known.listing))
         stored = spine.store.get(old)
         assert stored is not None
         spine.store.accept(old, replace(stored.accepted[0], creation=None))
@@ -486,8 +486,8 @@ async def test_an_older_record_without_a_creation_is_not_about_what_was_made_aft
     async with node.at_rest(1) as spine:
         stored = spine.store.get(old)
         assert stored is not None
-        (pin,) = stored.accepted
-        spine.store.accept(old, replace(pin, creation=None))
+        (acceptance,) = stored.accepted
+        spine.store.accept(old, replace(acceptance, creation=None))
         known = spine.journal.view.accepted[M, 1]
         spine.ledger.accept(replace(known, creation=None))
     if lost == "the ledger":

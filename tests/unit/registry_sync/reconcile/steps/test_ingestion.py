@@ -45,7 +45,7 @@ def test_what_the_store_pinned_counts_where_the_ledger_has_no_pin(tmp_path: Path
     assert isinstance(intake.bring(Order(listed, "c"), watch=Stopwatch()), IngestedArtifact)
     again = intake.bring(Order(listed, "c"), watch=Stopwatch())
     assert isinstance(again, IngestedArtifact)
-    assert again.pin.expected_digest == seen_first
+    assert again.accepted.expected_digest == seen_first
     registry.tamper("m", 1)
     altered = intake.bring(Order(listed, "c"), watch=Stopwatch())
     assert isinstance(altered, RefusedArtifact)
