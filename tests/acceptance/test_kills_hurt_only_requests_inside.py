@@ -35,9 +35,9 @@ from tests.acceptance.traffic import (
 from tests.acceptance.waiting import eventually, eventually_true
 from tests.models.catalogue import ScriptedModel
 
-ROOM = max(FORKSERVER_KILLS + 2, *(count + 1 for count, _ in KILLS))
-"""As many workers as the largest of these tests has models. Dead workers that kept their places
-would fill the rest before the last kill."""
+ROOM = sum(count + 1 for count, _ in KILLS) + FORKSERVER_KILLS + 2
+"""A worker for each model of these tests: the often called of one outlast the new ones of the next.
+Dead workers that kept their places would fill the rest before the last kill."""
 GATEWAY = {"GATEWAY_MAX_RESIDENT": str(ROOM)}
 PREDICT_S = 0.05
 """How long each prediction takes, so that a killed worker has requests inside."""
