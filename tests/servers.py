@@ -129,7 +129,7 @@ def answers(url: str) -> bool:
 
 # --- MLflow -------------------------------------------------------------------------------------
 
-_NOT_INHERITED = ("MLFLOW_", "AWS_", "PYTHONWARNINGS", "REGISTRY_SYNC_", "GATEWAY_")
+_NOT_INHERITED = ("MLFLOW_", "AWS_", "PYTHONWARNINGS", "REGISTRY_SYNC_", "GATEWAY_", "COLUMNS")
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -77,8 +77,9 @@ async def is_told_everywhere(
         assert (registry["listed_at"], registry["control_plane"]) == (None, "up")
     told = node.command("status")
     assert told.returncode == 0, told.stderr
-    assert re.search(says, told.stdout.replace("\n", " ")), told.stdout
-    assert f"registry at {registry_url}" in told.stdout.replace("\n", " "), told.stdout
+    text = " ".join(told.stdout.split())
+    assert re.search(says, text), told.stdout
+    assert f"registry at {registry_url}" in text, told.stdout
 
 
 @pytest.mark.soak("unit/registry_sync/reconcile/reconciler/test_registry_unknown.py")
