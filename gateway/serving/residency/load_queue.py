@@ -389,8 +389,8 @@ class LoadQueue:
         """
         resident.bytes = private_bytes
         if private_bytes > self._replica_limits().bytes:
+            # Evicting others would not help.
             self._pool.drain(resident, "it holds more than this gateway may have")
-            return  # evicting others would not help
         self.rebalance()
 
     # --- ends of waits ----------------------------------------------------------------------------

@@ -570,6 +570,20 @@ async def test_busy_replica_beyond_the_limit_drains_and_is_replaced():
     assert world.set.residents()[0].bytes == 10 * MIB
 
 
+async def test_idle_replica_goes_when_another_has_to_end_for_its_size():
+    world = World(count=3, megabytes=100)
+    world.lingering = []
+    await world.use("a")
+    held, huge = await world.set.lease(key("b")), await world.set.lease(key("c"))
+    world.set.measured(held.resident, 95 * MIB)
+    assert world.set.is_ready(key("a")), "its 10 MiB are not enough: the one that grew is closed"
+    huge.release()
+    world.set.measured(huge.resident, 500 * MIB)
+    assert not world.set.is_ready(key("a")), "its 10 MiB are enough for what stays"
+    held.release()
+    world.let_go()
+
+
 async def test_room_is_made_for_the_peak_of_a_load():
     world = World(count=9, megabytes=100)
     await world.use("a")
