@@ -41,8 +41,8 @@ class _Promotion:
         ends_at: The end of the observation window, in monotonic seconds.
         old: The recent requests of the version before, when the observation began.
         start: The requests of the new version, when the observation began.
-        suspected: The requests of the new version when it was found slower, and that time in
-            monotonic seconds; None if it is not suspected.
+        suspected: The requests of the new version when its answers were found slower, and that time
+            in monotonic seconds, or None while its answers are as fast.
         try_at: Monotonic seconds before which no rollback is tried.
     """
 

@@ -9,7 +9,7 @@ from registry_sync.artifacts.manifest import Manifest, differences
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What the verification of one artifact found.
+    """The result of the verification of one artifact.
 
     Attributes:
         found: Digest of the bytes.

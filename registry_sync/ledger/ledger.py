@@ -1,4 +1,4 @@
-"""What happened and was decided on this node, in SQL. The routes are the gateway's."""
+"""The node's history and decisions, in SQL. The gateway, not the ledger, has the routes."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._answering = False
         self._body: Body | None = None  # the body that arrives
         self._chunks: Chunks | None = None  # of that body
-        self._left: int | None = 0  # remaining bytes of the body; None if it is chunked
+        self._left: int | None = 0  # remaining bytes of the body, or None for a chunked body
         self._ahead = b""  # bytes behind the open request
         self._to_drop = 0  # bytes to drop before the end
         self._cut = False

@@ -128,8 +128,8 @@ class FetchStep:
         started_at = self.context.clock()
         _log.info("fetch.started", model=listed.model, version=listed.version)
         if accepts is not None:  # the old record stays until these bytes are stored
-            names = (listed.model, listed.version, accepts, accepts, listed.stamped)
-            known = AcceptedDigest(*names, listing=None, creation=of_creation)
+            fields = (listed.model, listed.version, accepts, accepts, listed.stamped)
+            known = AcceptedDigest(*fields, listing=None, creation=of_creation)
         order = Order(listed, of_creation, known)
         found = await self._ingest_in_thread(order, watch, again=again)
         if is_made_anew(listed, view):
