@@ -45,6 +45,16 @@ async def test_a_worker_ends_when_its_lifeline_does(launcher):
     assert await ended(worker)
 
 
+async def test_descriptors_of_a_worker_stay_open_until_it_is_released(launcher):
+    worker = await launch(launcher)
+    fork = worker.release.__self__
+    assert os.fstat(fork.sentinel)
+    worker.kill()
+    assert await ended(worker)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fork.sentinel)
+
+
 async def test_a_forkserver_that_was_killed_is_started_again(launcher):
     os.kill(launcher.forkserver_pid, signal.SIGKILL)
     worker = await launch(launcher)
@@ -97,6 +107,14 @@ async def test_each_forkserver_that_hangs_is_ended_until_the_load_fails(launcher
     worker = await launch(launcher)
     worker.kill()
     assert await ended(worker)
+
+
+async def test_nothing_of_a_launcher_goes_on_after_its_end():
+    launcher = ForkserverLauncher(preload=LIGHT)
+    await launcher.warm()
+    await asyncio.wait_for(launcher.close(), PATIENCE_S)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_forkserver_that_hangs_does_not_hold_up_the_end(monkeypatch):

@@ -32,7 +32,8 @@ class Baseline:
         """Return the tests that ought to kill a mutant, with their times, in three groups.
 
         First the unit tests of its module, then others that run its function, then those of which
-        is not known what they run.
+        is not known what they run. A function that runs as its module is imported is run by none:
+        all unit tests of its module watch it.
         """
         file = module_file(mutant.module)
         function = f"{file}:{mutant.function}"
@@ -40,9 +41,11 @@ class Baseline:
         mirror = (f"{unit.with_name(f'test_{unit.name}')}::", f"{unit.with_suffix('')}/")
         groups: list[dict[str, float]] = [{}, {}, {}]
         left_s = MOST_S
+        is_run = any(function in one.get("functions", ()) for one in self._tests.values())
         for name, test in sorted(self._tests.items(), key=lambda one: one[1]["seconds"]):
             is_seen = name.startswith(SEEN)
             runs = not is_seen or function in test["functions"]
+            runs = runs or (not is_run and name.startswith(mirror))
             if runs and name.startswith(spine.watched_by) and test["seconds"] <= left_s:
                 left_s -= test["seconds"]
                 groups[not name.startswith(mirror) if is_seen else 2][name] = test["seconds"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 _RECONCILE = "tests/unit/registry_sync/reconcile"
 _SERVING = "tests/unit/gateway/serving"
 _WORKER = "tests/integration/test_worker.py"
+_OF_PROCESSES = ("launcher", "exec_launcher", "sessions", "leftovers")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,15 @@ SPINES = (
     Spine("gateway.rollout", 24),
     Spine("gateway.routing", 36, ("tests/unit/gateway/rollout",)),
     Spine("gateway.serving", 30, ("tests/unit/gateway/http/predict",)),
-    Spine("gateway.serving.replica", 36, (_SERVING, "tests/integration/test_launcher.py", _WORKER)),
+    Spine(
+        "gateway.serving.replica",
+        36,
+        (
+            _SERVING,
+            *(f"tests/integration/test_{name}.py" for name in _OF_PROCESSES),
+            _WORKER,
+        ),
+    ),
     Spine(
         "gateway.serving.residency",
         40,

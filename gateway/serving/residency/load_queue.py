@@ -125,7 +125,6 @@ class LoadQueue:
     def close(self) -> None:
         """Start no more replicas, and refuse every waiter."""
         self._closed = True
-        self._background.clear()
         if self._timer is not None:
             self._timer.cancel()
         error = DrainingError("the gateway is shutting down")

@@ -31,6 +31,7 @@ def tally(
         ("the old one failed as much", tally(80, 20), tally(80, 20), None),
         ("the old one failed more", tally(50, 50), tally(80, 20), None),
         ("no more than chance may do", tally(90, 10), tally(80, 20), None),
+        ("more than chance does to few", tally(80, 20), tally(60, 40), "40 of 100"),
         ("more than chance does", tally(900, 100), tally(800, 200), "200 of 1000"),
         ("too little is known of the old one", tally(0, 19), tally(80, 20), "too few to compare"),
         ("nothing is known of the old one", NOTHING, tally(80, 20), "20 of 100"),

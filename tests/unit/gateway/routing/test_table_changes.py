@@ -18,8 +18,10 @@ from gateway.contract.references import AliasRef
 from gateway.errors import TableFileError
 from gateway.routing import table_file as table_files
 from gateway.routing.route_table import RouteTable
+from gateway.routing.table_changes import TableChange, TableChanges
 from gateway.routing.table_file import TableFile
 from gateway.system.files.change_log import ChangeLog, LogContent
+from gateway.system.files.damaged_files import DamagedFiles
 from tests.contracts.damage import DAMAGES, Damage
 from tests.fakes.disk import Killed, fill_disk, nth_call, unreadable
 
@@ -72,6 +74,20 @@ def test_changes_are_read_back(tmp_path: Path) -> None:
     assert TableFile(tmp_path).load("champion") == table
     names = sorted(one.name for one in tmp_path.iterdir())
     assert names == sorted(set(FILES) - {"table.previous.json"}), "the whole table is not written"
+
+
+def test_a_change_after_others_were_dropped_reads_neither_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = TableChanges(tmp_path, DamagedFiles())
+    added = [TableChange(number=number, generation=number) for number in (1, 2, 3)]
+    for one in added[:2]:
+        changes.add(one)
+    changes.drop(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "_read", lambda: pytest.fail("it reads them"))
+        changes.add(added[2])
+    assert changes.load(0) == added[1:]
 
 
 def test_a_change_costs_what_it_changes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from gateway.serving.replica.replica import Replica, ReplicaLimits, ReplicaState
 from gateway.serving.replica.requests import WorkerReply
 from gateway.serving.replica.worker_messages import read_failed
 from gateway.worker.loading.proofs.proof import MAX_LOST, Proof
-from gateway.worker.protocol.frames import PREFIX, pack
+from gateway.worker.protocol.frames import PREFIX, FrameReader, pack
 from gateway.worker.protocol.messages import (
     KIND_OF,
     Alive,
@@ -143,6 +143,37 @@ async def test_worker_that_ends_after_hello_stops_its_replica():
         await asyncio.wait_for(replica.start(LOAD), 10)
     assert replica.state is ReplicaState.STOPPED
     assert stopped == [replica]
+
+
+async def test_worker_is_told_of_a_caller_that_leaves(ready):
+    replica, launcher = ready
+    launcher.worker.peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    reader, kinds = FrameReader(), list[int]()
+
+    async def until_it_gets(kind):
+        async with asyncio.timeout(10):
+            while kind not in kinds:
+                data = await loop.sock_recv(launcher.worker.peer, 1 << 16)
+                kinds.extend(frame.kind for frame in reader.feed(data))
+
+    reply = ask(replica)
+    await until_it_gets(Kind.PREDICT)
+    reply.cancel()
+    await until_it_gets(Kind.CANCEL)
+
+
+async def test_slowness_of_an_idle_worker_fades(ready):
+    replica, launcher = ready
+    reply = ask(replica)
+    await asyncio.sleep(0.05)
+    launcher.say(Reply(1, 0.0, 0.04, 1), 1)
+    await asyncio.wait_for(reply, 10)
+    now = asyncio.get_running_loop().time()
+    measured_s = replica.expected_service_s(now)
+    assert measured_s > 0.04
+    assert replica.decayed_service_s(now + 1) < measured_s
+    assert replica.decayed_service_s(now + 1) > 0.1 * measured_s
 
 
 async def test_stuck_worker_is_ended(ready):

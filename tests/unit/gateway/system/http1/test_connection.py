@@ -50,6 +50,13 @@ async def test_a_connection_goes_on_behind_a_small_refused_body_that_comes() -> 
     assert (await wire.answered())[0] == 200
 
 
+async def test_the_last_answer_to_a_whole_request_closes_the_connection_at_once() -> None:
+    wire = connect(AsgiService(hello, max_body_bytes=MOST, body_timeout_s=60))
+    wire.send(head(3) + b"connection: close\r\n\r\nabc")
+    await in_turns(wire.is_closing)
+    assert wire.written.endswith(b"hello")
+
+
 # --- requests that are sent ahead -----------------------------------------------------------------
 
 AHEAD_BYTES = 1024

@@ -1,5 +1,6 @@
 """How far a fetch is: in the state, in an explanation, for eyes, and in the log."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
@@ -174,3 +175,55 @@ async def test_a_quarantine_ends_when_its_files_have_changed(listing: str, ends:
     step, written = fetch_step(LedgerView(quarantines={(M, 1): wrong}), Intake(listing))
     assert await step.look_at_quarantined() == []
     assert written == [(M, "end_quarantine", M, 1, "poll")] * ends
+
+
+async def test_a_fetch_that_waits_for_room_looks_now_and_then_whether_it_is_cancelled() -> None:
+    looks: list[None] = []
+
+    async def make_room(_folder: Path, _total_bytes: int) -> None:
+        await asyncio.sleep(0.3)
+
+    step: Any = SimpleNamespace(make_room=make_room)
+    loop = asyncio.get_running_loop()
+    look = lambda: looks.append(None)  # noqa: E731 - shorter than its name
+    await asyncio.to_thread(FetchStep._wait_for_room, step, loop, look, Path(), 1)
+    assert 1 <= len(looks) <= 3
+
+
+async def test_a_comparison_takes_no_thread_from_fetches(
+    node: NodeInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.registry.tells_listings = False
+    node.registry.publish(M, 2, latest=False)
+    async with node.following(1, 2) as spine:
+        spine.fetch_step._confirmed.clear()
+        bring, names = spine.fetch_step.intake.bring, set[str]()
+
+        def noted(*given: Any, **more: Any) -> Any:
+            names.add(threading.current_thread().name.partition("_")[0])
+            return bring(*given, **more)
+
+        monkeypatch.setattr(spine.fetch_step.intake, "bring", noted)
+        await node.promotes(1)
+        await node.serves(1)
+    assert names == {"compare"}
+
+
+@pytest.mark.parametrize(("known", "is_failure"), [(None, True), (1, False), (2, True)])
+async def test_bytes_whose_digest_the_ledger_does_not_record_count_only_if_it_has_it(
+    known: int | None, is_failure: bool
+) -> None:
+    accepted = {(M, 1): AcceptedDigest(M, 1, DIGESTS[known], None, False, "files")} if known else {}
+    step, _ = fetch_step(LedgerView(accepted=accepted), Intake())
+    context: Any = step.context
+
+    async def refuse(*_: object) -> bool:
+        return False
+
+    context.journal.write, context.journal.trouble = refuse, "the disk is full"
+    context.ledger.accept, context.artifacts = "accept", {}
+    context.changes = SimpleNamespace(note=lambda _: None)
+    artifact = SimpleNamespace(digest=DIGESTS[1], accepted=())
+    found: Any = SimpleNamespace(artifact=artifact, accepted=())
+    failed = await step._accept((M, 1), found, 0.0, "poll")
+    assert (failed is not None and failed.reason == "the disk is full") is is_failure

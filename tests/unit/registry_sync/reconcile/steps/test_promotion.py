@@ -3,11 +3,13 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.contract.rollout_requests import StageFailure
 from registry_sync.domain import Hold, Initiator
+from registry_sync.planning.actions import RetireAlias
 from registry_sync.reconcile.steps.backoff import Backoff
 from tests.fakes.nodes import A, M, NodeInMemory, idle, moved
 from tests.fakes.waiting import becomes
@@ -85,3 +87,28 @@ def test_what_takes_down_what_serves_is_tried_once_an_hour_in_the_end() -> None:
         for _ in range(8)
     ]
     assert delays == [120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [("the disk is full", "the disk is full"), (None, "the ledger did not record it")],
+)
+async def test_an_alias_that_the_ledger_cannot_let_go_of_stays_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str | None, says: str
+) -> None:
+    node = NodeInMemory.with_versions(tmp_path, 1)
+    async with node.following(1) as spine:
+        promotion, journal = spine.steps.executor.promotion, spine.journal
+        write = journal.write
+
+        async def unless_it_retires(model: Any, do: Any, *given: Any) -> bool:
+            return False if do.__name__ == "retire" else await write(model, do, *given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "write", unless_it_retires)
+            patched.setattr(journal, "trouble", trouble)
+            patched.setattr("registry_sync.reconcile.steps.promotion.is_due", lambda *_: True)
+            failed = await promotion.retire(RetireAlias(M, A))
+        assert failed is not None
+        assert failed.reason == says
+        assert node.gateway.points(M, A) == 1
