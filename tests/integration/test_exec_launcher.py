@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -100,6 +101,21 @@ async def test_an_interpreter_that_is_not_there_is_an_error_that_says_so(launche
         LoadError, match=r"environment_missing: .*/no/such/python cannot be started"
     ):
         await launcher.launch("/no/such/python")
+
+
+async def test_a_process_that_cannot_be_watched_is_ended(launcher, interpreter, monkeypatch):
+    before = set(psutil.Process().children())
+
+    def refuse(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(LoadError, match=r"worker_not_started: .*Too many open files"):
+            await launcher.launch(interpreter)
+    async with asyncio.timeout(PATIENCE_S):
+        while set(psutil.Process().children()) - before:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
 
 
 async def test_a_shortage_of_descriptors_is_no_missing_environment(launcher, interpreter):
