@@ -49,7 +49,7 @@ unit: $(INSTALLED) ## Only what needs no process
 lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy gateway registry_sync migrations deploy tests
+	$(BIN)/mypy gateway registry_sync deploy tests
 	$(BIN)/lint-imports
 
 # One environment, two stamps: the demonstration needs the package only, and what `make test` adds

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sysconfig
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +57,29 @@ class LedgerSetupError(LedgerError):
     """The ledger can never be used by this process, as after a downgrade."""
 
 
-def find_migrations() -> Path:
-    """Return the folder of the migrations: beside the package, or where a wheel puts it.
+@contextmanager
+def migrations_folder() -> Iterator[Path]:
+    """Yield the folder of the migrations, which Alembic reads as files.
 
-    Raises:
-        LedgerSetupError: Neither folder exists.
+    They are data of this package. Where it lies in a zip archive, they are copied into a temporary
+    folder for as long as the context is open.
     """
-    folders = (
-        Path(__file__).resolve().parents[2] / "migrations",
-        Path(sysconfig.get_path("data")) / "share" / "registry-gateway" / "migrations",
-    )
-    for folder in folders:
-        if (folder / "env.py").is_file():
-            return folder
-    looked = " or ".join(map(str, folders))
-    raise LedgerSetupError(
-        f"the ledger's migrations are not at {looked}: the installation is broken"
-    )
+    packed = resources.files("registry_sync.ledger") / "migrations"
+    if isinstance(packed, Path):
+        yield packed
+        return
+    with tempfile.TemporaryDirectory(prefix="registry-gateway-") as folder:
+        _copy(packed, Path(folder))
+        yield Path(folder)
+
+
+def _copy(packed: Traversable, folder: Path) -> None:
+    for one in packed.iterdir():
+        if one.is_file():
+            (folder / one.name).write_bytes(one.read_bytes())
+        else:
+            (folder / one.name).mkdir()
+            _copy(one, folder / one.name)
 
 
 class _Sockets:
@@ -270,9 +278,9 @@ class Database:
 
     def _migrate(self, engine: Engine) -> bool:
         config = Config()
-        config.set_main_option("script_location", str(find_migrations()).replace("%", "%%"))
         try:
-            with engine.connect() as connection:
+            with migrations_folder() as folder, engine.connect() as connection:
+                config.set_main_option("script_location", str(folder).replace("%", "%%"))
                 found = MigrationContext.configure(connection).get_current_heads()
                 scripts = ScriptDirectory.from_config(config)
                 if found == (scripts.get_current_head(),):

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = ("gateway", "registry_sync", "migrations", "deploy")
+PRODUCT = ("gateway", "registry_sync", "deploy")
 NAMELESS = frozenset(
     {"base", "common", "constants", "core", "helpers", "manager", "misc", "types", "utils"}
 )
 """Names that say nothing of what is inside, and so take in everything."""
 TOP_LEVEL = frozenset(
     {
-        "gateway", "registry_sync", "migrations", "tests", "deploy", "docs", "pyproject.toml",
+        "gateway", "registry_sync", "tests", "deploy", "docs", "pyproject.toml",
         "README.md", "Makefile", "CHANGELOG.md", "constraints.txt", "LICENSE",
     }
 )  # fmt: skip

@@ -1,16 +1,19 @@
 """Alembic as an operator or a release runs it, on a database of the tests."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from alembic.config import Config
 from sqlalchemy import Engine
 
-from registry_sync.ledger.database import find_migrations
+from registry_sync import ledger
+
+MIGRATIONS = Path(ledger.__file__).with_name("migrations")
 
 
 def alembic_config() -> Config:
     made = Config()
-    made.set_main_option("script_location", str(find_migrations()))
+    made.set_main_option("script_location", str(MIGRATIONS))
     return made
 
 

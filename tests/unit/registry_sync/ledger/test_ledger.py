@@ -8,7 +8,7 @@ import pytest
 
 from registry_sync.domain import Activation, Attempt, LedgerView
 from registry_sync.errors import LedgerError
-from registry_sync.ledger.database import LedgerSetupError, find_migrations
+from registry_sync.ledger.database import LedgerSetupError
 from registry_sync.ledger.ledger import Ledger
 
 D1, D2 = ("sha256:" + digit * 64 for digit in "12")
@@ -92,7 +92,3 @@ def test_a_revision_that_no_release_writes_gives_a_sentence(
         ledger.ensure()
     assert "newer" not in refused.value.reason
     ledger.close()
-
-
-def test_the_migrations_are_found() -> None:
-    assert (find_migrations() / "versions" / "0001_ledger.py").is_file()
