@@ -23,7 +23,7 @@ import structlog
 from pydantic import ValidationError
 
 from gateway.bootstrap import Gateway, running_gateway
-from gateway.settings import BODY_TIMEOUT_S, FORMER_SETTINGS, GatewaySettings
+from gateway.settings import BODY_TIMEOUT_S, FEWEST_WORKERS, FORMER_SETTINGS, GatewaySettings
 from gateway.system import (
     DATA_PLANE,
     StartError,
@@ -45,6 +45,8 @@ from gateway.system.logs import configure_logging, hosts_of, remember, remember_
 _BACKLOG = 2048
 _FILES_OF_ONE_WORKER = 8
 _FILES_BESIDE = 128
+_WORKERS_SHARE = 0.25
+"""The share of the open files that workers may have by default."""
 _CONTROL_CONNECTIONS = 32
 _CONTROL_BODY_BYTES = 512 * 1024 * 1024
 """A thousand times the catalogue of a thousand models."""
@@ -177,14 +179,16 @@ def _control_server(gateway: Gateway, settings: GatewaySettings) -> Server:
 
 
 def _with_open_files(settings: GatewaySettings) -> GatewaySettings:
-    """Raise the limit of open files for the connections, or return a lower default of them.
+    """Raise the limit of open files for workers and connections, or return lower defaults of them.
 
     Raises:
         StartError: The number of connections was set, and needs more open files than allowed.
     """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and "max_resident" not in settings.model_fields_set:
+        settings = _with_workers_for(settings, hard)
     beside = _FILES_BESIDE + _FILES_OF_ONE_WORKER * settings.max_resident
     wanted = most_open(settings.max_connections) + beside
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         # No further: workers inherit the limit, and some libraries close all files up to it.
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -206,6 +210,16 @@ def _with_open_files(settings: GatewaySettings) -> GatewaySettings:
         )
     _log.warning("connections.limited", most=fitting, open_files=hard)
     return settings.model_copy(update={"max_connections": fitting})
+
+
+def _with_workers_for(settings: GatewaySettings, open_files: int) -> GatewaySettings:
+    """Return settings whose default number of workers leaves most files for connections."""
+    most = int(_WORKERS_SHARE * (open_files - _FILES_BESIDE)) // _FILES_OF_ONE_WORKER
+    fitting = max(most, FEWEST_WORKERS)
+    if fitting >= settings.max_resident:
+        return settings
+    _log.warning("workers.limited", most=fitting, open_files=open_files)
+    return settings.model_copy(update={"max_resident": fitting})
 
 
 @contextlib.contextmanager

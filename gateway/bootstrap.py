@@ -20,7 +20,7 @@ from gateway.errors import TableFileError
 from gateway.http import Predictions, Services, create_control_app, create_public_app
 from gateway.observability import LiveTallies, Telemetry
 from gateway.rollout import AutomaticRollback, Rollout
-from gateway.routing import Node, TableFile
+from gateway.routing import CONTROL_PLANE_SILENT_S, Node, TableFile
 from gateway.serving import (
     LEAST_LOADS_AT_ONCE,
     MARK,
@@ -45,6 +45,7 @@ from gateway.serving import (
 )
 from gateway.settings import (
     BATCH_BYTES,
+    FEWEST_WORKERS,
     STUCK_GRACE_S,
     WORKER_IN_FLIGHT_BYTES,
     GatewaySettings,
@@ -124,9 +125,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     except TableFileError as error:
         raise StartError(str(error)) from error
     node_id = read_node_id(settings.node_dir, damaged, must_be_kept=False)
-    life = Life.own(node_id, uuid.uuid4().hex)
-    await asyncio.to_thread(_end_leftovers, life)
-    os.environ[MARK] = life.as_mark()  # every process that is started from now on inherits it
+    life = await _begin_life(node_id)
     installed = await asyncio.to_thread(mark_of_libraries, platform.python_version(), sys.path)
     node = Node(node_id=life.node_id, boot_id=life.boot_id, table=table, libraries=installed)
     telemetry = Telemetry()
@@ -185,6 +184,9 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         window_s=settings.observation_window_s,
     )
     services = Services(node, residents, dispatcher, rollout, telemetry, admission, connections)
+    unheard = asyncio.get_running_loop().call_later(
+        CONTROL_PLANE_SILENT_S, _report_unheard, node, settings
+    )
     watching = [
         asyncio.get_running_loop().create_task(keep_running(component, run))
         for component, run in (("supervision", supervisor.run), ("rollback", rollback.run))
@@ -192,6 +194,7 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     try:
         yield Gateway(create_public_app(services, settings), create_control_app(services), services)
     finally:
+        unheard.cancel()
         for watch in watching:
             watch.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
@@ -204,6 +207,26 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             own_launcher.close,
             launcher.close,
         )
+
+
+def _report_unheard(node: Node, settings: GatewaySettings) -> None:
+    """Log once, some time after the start, that no control plane has connected."""
+    if not node.control_plane_heard:
+        _log.warning(
+            "control_plane.not_heard",
+            reason=f"no control plane has connected to {settings.control_socket.absolute()}: this "
+            "gateway serves what its files say, and follows no registry; start one with "
+            "`registry-gateway control-plane` and REGISTRY_SYNC_NODE_DIR="
+            f"{settings.node_dir.absolute()}, or both processes with `registry-gateway up`",
+        )
+
+
+async def _begin_life(node_id: str) -> Life:
+    """Begin a life of the node, in which every process that is started inherits its mark."""
+    life = Life.own(node_id, uuid.uuid4().hex)
+    await asyncio.to_thread(_end_leftovers, life)
+    os.environ[MARK] = life.as_mark()
+    return life
 
 
 def _end_leftovers(life: Life) -> None:
@@ -220,7 +243,8 @@ def _end_leftovers(life: Life) -> None:
 def _limits(settings: GatewaySettings) -> WorkerLimits:
     """Return the limits of each worker."""
     return WorkerLimits(
-        threads=settings.worker_threads or max(1, available_cores() // settings.max_resident),
+        threads=settings.worker_threads
+        or max(1, available_cores() // min(settings.max_resident, FEWEST_WORKERS)),
         memory_bytes=settings.worker_memory_bytes or settings.max_resident_bytes,
         batch_bytes=BATCH_BYTES,
         answer_bytes=settings.max_answer_bytes,

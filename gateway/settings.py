@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,11 +53,19 @@ FORMER_SETTINGS = {
 """Why a variable is ignored, by the former names of settings."""
 
 _SMALLEST_BUDGET_BYTES = 64 * MIB
+_BYTES_OF_A_SMALL_WORKER = 64 * MIB
+FEWEST_WORKERS, _MOST_WORKERS = 8, 256
 _SHARE_OF_LOAD_BUDGET = 0.1
 
 
 def _half_of_memory() -> int:
     return max(_SMALLEST_BUDGET_BYTES, available_bytes() // 2)
+
+
+def _workers_within(settings: dict[str, Any]) -> int:
+    """Return the default number of workers for a memory budget, which bounds them anyway."""
+    fitting = settings.get("max_resident_bytes", 0) // _BYTES_OF_A_SMALL_WORKER
+    return int(min(max(fitting, FEWEST_WORKERS), _MOST_WORKERS))
 
 
 class GatewaySettings(BaseSettings):
@@ -79,11 +87,17 @@ class GatewaySettings(BaseSettings):
     default_alias: Alias = Field(
         "champion", description="Alias that is meant where a caller names no version."
     )
-    max_resident: int = Field(8, ge=1, description="Most workers at a time, whatever their state.")
     max_resident_bytes: int = Field(
         default_factory=_half_of_memory,
         ge=_SMALLEST_BUDGET_BYTES,
-        description="Most private memory of all workers and their forkserver.",
+        description="Most private memory of all workers and their forkserver. By default half of "
+        "the memory of the machine or the container.",
+    )
+    max_resident: int = Field(
+        default_factory=_workers_within,
+        ge=1,
+        description="Most workers at a time, whatever their state. By default one for each 64 MiB "
+        "of GATEWAY_MAX_RESIDENT_BYTES, but 8 to 256.",
     )
     max_in_flight: int = Field(
         256,
@@ -161,7 +175,7 @@ class GatewaySettings(BaseSettings):
         0,
         ge=0,
         description="Threads of numerical libraries in one worker; 0: cores divided by "
-        "GATEWAY_MAX_RESIDENT.",
+        "GATEWAY_MAX_RESIDENT, or by 8 if that is less.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",

@@ -13,8 +13,8 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:] or ["run"]
-    if arguments == ["run"]:
+    arguments = sys.argv[1:] or ["control-plane"]
+    if arguments == ["control-plane"]:
         # A SIGTERM during the imports below, which take a second, is not a failure.
         signal.signal(signal.SIGTERM, _end)
     from registry_sync.cli import main

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ from registry_sync.sources import (
     connect_s3_registry,
     refuse_passwords,
 )
-from registry_sync.system import DamagedFiles, Threads, registry_calls
+from registry_sync.system import DamagedFiles, NodeProcesses, Threads, registry_calls
 
 _STOP_TIMEOUT_S = 4
 _OPEN_FILES = 4096
@@ -107,9 +107,14 @@ def build_registry(settings: SyncSettings) -> Source:
         SourceError: The URI of an S3 registry has no bucket.
     """
     if settings.tracking_uri.startswith(SCHEME):
-        return connect_s3_registry(settings.tracking_uri, os.environ)
+        return connect_s3_registry(settings.tracking_uri, os.environ, latest=settings.latest)
     count = registry_calls.labels
-    return connect_mlflow(settings.tracking_uri, os.environ, on_call=lambda one: count(one).inc())
+    return connect_mlflow(
+        settings.tracking_uri,
+        os.environ,
+        latest=settings.latest,
+        on_call=lambda one: count(one).inc(),
+    )
 
 
 def build_fetcher(settings: SyncSettings) -> Fetcher:
@@ -146,6 +151,11 @@ def build_environments(settings: SyncSettings) -> Environments:
     except FileNotFoundError:  # not installed by pip: a build finds it on PATH, or fails
         installer = "uv"
     return Environments(settings.node_dir, installer=installer, limits=limits, environ=os.environ)
+
+
+def run_node(environ: Mapping[str, str]) -> int:
+    """Run both processes of a node until SIGTERM or SIGINT; return the exit status."""
+    return asyncio.run(NodeProcesses(environ).run())
 
 
 def run(settings: SyncSettings, end_log: Callable[[], object]) -> int:

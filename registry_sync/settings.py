@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.system import NO_LONGER_A_SETTING
 from gateway.system.logs import names_in, names_user, passwords_in
-from registry_sync.domain import parse_windows
+from registry_sync.domain import LatestPolicy, parse_windows
 
 _DEFAULT_NODE_DIR = Path(".registry-gateway")
 _GIB = 2**30
@@ -118,6 +118,12 @@ class SyncSettings(BaseSettings):
         "warn",
         description="Reaction to a new version with another signature: ignore, warn, or refuse "
         "(the alias stays if the change breaks callers).",
+    )
+    latest: LatestPolicy = Field(
+        "without_aliases",
+        description="Which models have the alias 'latest', their highest version, which then "
+        "stands in for a missing default alias: never, without_aliases (those that have no other "
+        "alias), or always.",
     )
     promotion_window: str = Field(
         "",

@@ -48,8 +48,10 @@ from gateway.contract.node_state import (
     DamagedCopy as DamagedCopy,
     DamagedFile as DamagedFile,
     Event as Event,
+    EvictionCost as EvictionCost,
     NodeState as NodeState,
     RefusedDigest as RefusedDigest,
+    Residency as Residency,
 )
 from gateway.contract.references import (
     LATEST as LATEST,

@@ -130,6 +130,35 @@ class DamagedFile(Body):
     set_aside: str | None = None
 
 
+class EvictionCost(Body):
+    """What the limit of one setting has cost callers in the last ten minutes.
+
+    Attributes:
+        setting: The gateway's setting, such as ``GATEWAY_MAX_RESIDENT``.
+        requests: Requests that waited for a version which had been evicted.
+        longest_wait_s: The longest wait, in seconds.
+    """
+
+    setting: str
+    requests: int
+    longest_wait_s: float
+
+
+class Residency(Body):
+    """How full the resident set is, and what its evictions have cost.
+
+    Attributes:
+        workers: Workers of any state, of at most ``worker_limit``.
+        memory_bytes: Their private memory, of at most ``memory_limit_bytes``.
+    """
+
+    workers: int
+    worker_limit: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    eviction_costs: list[EvictionCost] = Field(default_factory=list)
+
+
 class NodeState(Body):
     """The state of the node. ``seq`` is the ``after`` of the next request.
 
@@ -143,6 +172,8 @@ class NodeState(Body):
             send one, since the gateway has just started.
         resident: Versions with a worker or waiting for one: sorted, without duplicates, bounded by
             ``GATEWAY_MAX_RESIDENT`` and its queue. A change of it alone does not end the long poll.
+        residency: How full the resident set is, or None of an older gateway. A change of it alone
+            does not end the long poll.
         refused_digests: Bytes that may not be activated after automatic rollbacks. The control
             plane records the rollbacks from here.
         damaged: Copies to fetch again, until a new one was fetched or loaded. Bounded.
@@ -164,6 +195,7 @@ class NodeState(Body):
     wanted: list[AwaitedVersion] = Field(default_factory=list)
     unwanted: list[AbandonedVersion] = Field(default_factory=list)
     resident: list[Digest] = Field(default_factory=list)
+    residency: Residency | None = None
     refused_digests: list[RefusedDigest] = Field(default_factory=list)
     damaged: list[DamagedCopy] = Field(default_factory=list)
     damaged_files: list[DamagedFile] = Field(default_factory=list)

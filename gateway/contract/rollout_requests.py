@@ -98,6 +98,7 @@ StageFailure = Literal[
     "no_room",
     "timeout",
     "worker_died",
+    "worker_crashed",
     "worker_not_started",
     "environment_missing",
     "stopped",
@@ -106,14 +107,15 @@ StageFailure = Literal[
 """Why a stage failed.
 
 ``unavailable``: the model's code met a fault of the network or the disk, or the copy could not be
-read. ``worker_died``: the process ended by itself or was killed. ``worker_not_started``: no process
-was started. ``environment_missing``: the model's own interpreter is missing, or not built yet.
-``stopped``: the gateway ended the load. ``internal_error``: a fault of the gateway.
+read. ``worker_died``: the process was killed, or ended in an unknown way. ``worker_crashed``: it
+ended itself in each of several tries, by a fault or with an exit status. ``worker_not_started``: no
+process was started. ``environment_missing``: the model's own interpreter is missing, or not built
+yet. ``stopped``: the gateway ended the load. ``internal_error``: a fault of the gateway.
 """
 
 
 PERMANENT_STAGE_FAILURES: frozenset[StageFailure] = frozenset(
-    {"integrity", "unsupported", "load_failed", "warm_up_failed"}
+    {"integrity", "unsupported", "load_failed", "warm_up_failed", "worker_crashed"}
 )
 """Failures that the same bytes would have again. After others, the stage is tried again."""
 NODE_FAILURES: frozenset[StageFailure] = frozenset(

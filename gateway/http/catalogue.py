@@ -112,8 +112,15 @@ def registry_freshness(services: Services) -> dict[str, Any]:
     return {
         "listed_at": to_rfc3339(catalogue.listed_at) if catalogue else None,
         "error": _public(catalogue.source_error if catalogue else None),
-        "control_plane": "silent" if services.node.control_plane_silent else "up",
+        "control_plane": _presence(services.node),
     }
+
+
+def _presence(node: Node) -> str:
+    """Return whether the control plane is ``up`` or ``silent``, or was ``not_heard`` so far."""
+    if node.control_plane_silent:
+        return "silent"
+    return "up" if node.control_plane_heard else "not_heard"
 
 
 def _public(reason: str | None) -> str | None:

@@ -26,12 +26,17 @@ async def live() -> dict[str, str]:
 @router.get("/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(services: OurServices, response: Response) -> dict[str, Any]:
-    """Answer 200 while the table is loaded and the gateway is not draining, else 503."""
-    if services.draining:
-        response.status_code = 503
+    """Answer 200 while this node takes traffic, else 503.
+
+    It does not while it is *draining*, nor while it is *starting*: it has neither a table nor a
+    catalogue of its own yet, and would answer 404 for every model.
+    """
+    table = services.node.table
+    status = "draining" if services.draining else "ready" if table.is_known else "starting"
+    response.status_code = 200 if status == "ready" else 503
     return {
-        "status": "draining" if services.draining else "ready",
-        "generation": services.node.table.generation,
+        "status": status,
+        "generation": table.generation,
         "registry": registry_freshness(services),
     }
 
@@ -55,9 +60,12 @@ def _measure(services: Services) -> None:
     telemetry.resident_bytes.clear()
     for one in residents:
         telemetry.resident_bytes.labels(one.key.model, str(one.key.version)).inc(one.bytes)
+    telemetry.eviction_waits.clear()
+    for cost in services.residents.eviction_costs.lately():
+        telemetry.eviction_waits.labels(cost.setting).set(cost.requests)
     telemetry.connections.set(len(services.connections.open))
     telemetry.leases.set(sum(one.leases for one in residents))
     telemetry.in_flight.set(services.admission.in_flight)
     telemetry.in_flight_bytes.set(services.admission.in_flight_bytes)
     telemetry.generation.set(services.node.table.generation)
-    telemetry.control_plane_up.set(0 if services.node.control_plane_silent else 1)
+    telemetry.control_plane_up.set(registry_freshness(services)["control_plane"] == "up")

@@ -74,6 +74,11 @@ class Telemetry:
             buckets=_LOAD_BUCKETS_S,
         )
         self.evictions = counter("evictions", "Workers that made room.", by_version)
+        self.eviction_waits = gauge(
+            "eviction_waits",
+            "Requests that waited within ten minutes for evicted models, by the limit's setting.",
+            ("setting",),
+        )
         self.deaths = counter(
             "worker_deaths", "Ready workers that ended without being asked to.", by_version
         )

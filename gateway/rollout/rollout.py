@@ -20,8 +20,10 @@ from gateway.contract import (
     AliasRef,
     AllowRequest,
     ArtifactRef,
+    EvictionCost,
     NodeState,
     RefusedDigest,
+    Residency,
     RetireRequest,
 )
 from gateway.errors import RolloutRefusedError
@@ -231,11 +233,27 @@ class Rollout:
             wanted=node.wanted(wanted),
             unwanted=[] if wanted is None else node.unwanted_of(wanted),
             resident=sorted(self._residents.digests()) if whole else [],
+            residency=self._residency(),
             refused_digests=list(node.table.refused_digests),
             damaged=node.damaged(),
             damaged_files=self._table_file.damaged(),
             libraries=node.libraries,
             events=node.events_after(after),
+        )
+
+    def _residency(self) -> Residency:
+        limits, residents = self._residents.limits, self._residents.residents()
+        return Residency(
+            workers=len(residents),
+            worker_limit=limits.count,
+            memory_bytes=sum(one.bytes for one in residents),
+            memory_limit_bytes=limits.bytes,
+            eviction_costs=[
+                EvictionCost(
+                    setting=one.setting, requests=one.requests, longest_wait_s=one.longest_wait_s
+                )
+                for one in self._residents.eviction_costs.lately()
+            ],
         )
 
     async def close(self) -> None:

@@ -72,7 +72,10 @@ class _Moves(Generic[_K]):
 
 
 class Node:
-    """The current table, and its changes. At the start, the control plane counts as heard."""
+    """The current table, and its changes.
+
+    Until the control plane could have been heard, it does not count as silent.
+    """
 
     def __init__(
         self,
@@ -96,6 +99,8 @@ class Node:
         """By alias, the problem of the version that it means."""
         self._table = table
         self._monotonic = monotonic
+        self.control_plane_heard = False
+        """Whether a control plane has ever connected since the start."""
         self._heard_at = monotonic()
         self._listening = 0
         self._wanted: dict[WantedVersion, float] = {}
@@ -256,10 +261,11 @@ class Node:
         """Count a long poll that began (+1) or ended (-1)."""
         self._listening += delta
         self._heard_at = self._monotonic()
+        self.control_plane_heard = True
 
     @property
     def control_plane_silent(self) -> bool:
-        """Whether the control plane has sent no request for 15 s."""
+        """Whether the control plane has sent no request for 15 s, the first after the start."""
         silent_s = self._monotonic() - self._heard_at
         return self._listening == 0 and silent_s > CONTROL_PLANE_SILENT_S
 

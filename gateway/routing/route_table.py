@@ -46,6 +46,7 @@ from gateway.routing.catalogue_index import (
 )
 
 _MOST_REFUSED_OF_ALIAS = 16
+_MOST_SHOWN = 10
 _NO_POLICY = Policy()
 
 
@@ -97,6 +98,13 @@ class RouteTable:
     @cached_property
     def _index(self) -> CatalogueIndex:
         return CatalogueIndex.of(self.catalogue)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this node has ever had a table, or a catalogue of a registry that answered."""
+        return self.generation > 0 or (
+            self.catalogue is not None and self.catalogue.listed_at is not None
+        )
 
     @property
     def targets(self) -> frozenset[ArtifactRef]:
@@ -400,10 +408,19 @@ class RouteTable:
                 return self._by_alias(model, alias)
         if entry.remembered:
             raise unlisted(self.catalogue, f"a default version of model {model!r}")
+        missing = entry.default_alias or self.default_alias
         raise NoDefaultVersionError(
-            f"model {model!r} has no alias {self.default_alias!r} and no activated version; "
-            "name a version, or set the alias in the registry"
+            f"model {model!r} has no alias {missing!r}, which a request without a version means: "
+            f"{self._remedy(model, entry)}"
         )
+
+    def _remedy(self, model: str, entry: CatalogueModel) -> str:
+        """Return what a caller without a version can do."""
+        aliases = sorted({*entry.aliases, *self.active_of(model)})
+        names = ", ".join(f"@{one}" for one in aliases[:_MOST_SHOWN])
+        more = " and others" if len(aliases) > _MOST_SHOWN else ""
+        named = f"name one of its aliases ({names}{more})" if aliases else "name a version"
+        return f"{named}, or set the alias in the registry"
 
     def _by_alias(self, model: str, alias: str) -> Route:
         active = self.active.get(AliasRef(model, alias))

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-_NEAR = 0.85
-"""Similarity above which a name counts as misspelt. Other programs may use the same prefix."""
+_NEAR = 0.6
+"""Similarity, without the prefix, above which a setting may be the one that is meant."""
+_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")
+"""Variables that Kubernetes gives every pod for each service, such as one called ``gateway``."""
 NO_LONGER_A_SETTING = "it is no longer a setting"
 
 
 def settings_help(settings: type[BaseSettings]) -> list[str]:
     """Return a line for each setting, in the order of the class."""
     prefix = settings.model_config["env_prefix"]
-    return [
-        f"{' or '.join(_variables(prefix, name, field))} ({_default(field)}): {field.description}"
-        for name, field in settings.model_fields.items()
-    ]
+    lines, defaults = [], dict[str, Any]()
+    for name, field in settings.model_fields.items():
+        # A default may follow from those of the fields before it.
+        defaults[name] = field.get_default(call_default_factory=True, validated_data=defaults)
+        variables = " or ".join(_variables(prefix, name, field))
+        lines.append(f"{variables} ({_as_set(defaults[name])}): {field.description}")
+    return lines
 
 
 def misnamed_settings(
     settings: type[BaseSettings], names: Iterable[str], former: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield a sentence for each variable that has a former or a misspelt name of a setting.
+    """Yield a sentence for each variable that has the prefix of settings and names none.
 
     Args:
         settings: The class of all settings.
@@ -37,11 +44,12 @@ def misnamed_settings(
     fields = settings.model_fields.items()
     known = [one for name, field in fields for one in _variables(prefix, name, field)]
     for name in sorted(one for one in names if one.startswith(prefix) and one not in known):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
-        if name in former:
-            yield f"{name} is ignored: {former[name]}"
-        elif near:
-            yield f"{name} is ignored: no setting has this name; {near[0]} may be meant"
+        if _OF_KUBERNETES.search(name):
+            continue
+        bare = [one.removeprefix(prefix) for one in known]
+        near = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1, cutoff=_NEAR)
+        meant = f"; {prefix}{near[0]} may be meant" if near else ""
+        yield f"{name} is ignored: {former.get(name) or f'no setting has this name{meant}'}"
 
 
 def _variables(prefix: str, name: str, field: FieldInfo) -> Iterator[str]:
@@ -51,9 +59,8 @@ def _variables(prefix: str, name: str, field: FieldInfo) -> Iterator[str]:
         yield prefix + name.upper()
 
 
-def _default(field: FieldInfo) -> str:
+def _as_set(default: Any) -> str:
     """Return a default as it would be set; one that depends on the machine is this machine's."""
-    default = field.get_default(call_default_factory=True, validated_data={})
     if default is None or isinstance(default, SecretStr):
         return "empty"
     if isinstance(default, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import platform
 import socket
@@ -27,6 +28,7 @@ def run(channel: socket.socket, lifeline: PipeEnd, output: PipeEnd | None = None
         confinement.confine(lifeline, output)
         confinement.leave_the_forkserver()
         confinement.keep_from_children(channel, lifeline)
+        faulthandler.enable(all_threads=False)  # a fault of the model's code says where it was
         channel.setblocking(True)
         _serve(channel)
     except BaseException as error:  # noqa: BLE001  # the worker's own error: errors of models are answered
@@ -65,7 +67,7 @@ def _serve(channel: socket.socket) -> None:
         except load.LoadFailedError as error:
             connection.send([(0, error.report, b"")])
             return
-        except Exception as error:  # noqa: BLE001  # the model's objects may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # models may raise anything
             served_model.log_without_data(error)
             connection.send([(0, load.failed_unforeseen(error), b"")])
             return

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, IntEnum
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar
@@ -21,10 +21,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from gateway.system.logs import printable, redacted
+from registry_sync.cli.tables import Column, Row, lay_out, wrapped
 from registry_sync.domain import Outcome
 
 _SHORT_DIGEST = len("sha256:") + 12
-_WIDTH_OF_A_FILE = 200
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -100,15 +100,28 @@ def text_console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
-def table_console() -> Console:
-    """Return stdout for tables, without markup.
+def print_text(text: Text) -> None:
+    """Print a sentence: on a terminal broken between words, in a pipe or a file as one line."""
+    out = text_console()
+    for line in wrapped(text, _width_of(out)):
+        out.print(line)
 
-    In a pipe or a file, which have no width, cells are not broken into lines.
-    """
-    console = Console(markup=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _WIDTH_OF_A_FILE
-    return console
+
+def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
+    """Print a table as the terminal has room, or whole in a pipe or a file."""
+    out = text_console()
+    for line in lay_out(columns, list(rows), _width_of(out)):
+        out.print(line)
+
+
+def _width_of(out: Console) -> int | None:
+    """Return the width of the terminal, or None for a pipe or a file, which have none."""
+    return out.width if out.is_terminal or "COLUMNS" in os.environ else None
+
+
+def clear_screen() -> None:
+    """Clear the terminal; a pipe or a file gets nothing."""
+    text_console().clear()
 
 
 def print_done(done: str, *more: str) -> None:

@@ -8,6 +8,7 @@ from registry_sync.domain.aspired import (
     Aspired as Aspired,
     AspiredModel as AspiredModel,
     AspiredVersion as AspiredVersion,
+    LatestPolicy as LatestPolicy,
     aspired_version as aspired_version,
     find as find,
     is_unfollowed as is_unfollowed,

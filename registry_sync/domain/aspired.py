@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from registry_sync.domain.tags import Load, Swap, load_mode, needs_own_environment, swap_mode
+
+LatestPolicy = Literal["never", "without_aliases", "always"]
+"""Which models have the alias ``latest``, the highest ready version: none, those without another
+alias, or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class AspiredModel:
     Attributes:
         name: The registered model's name.
         versions: Ready versions by number.
-        aliases: Alias to version number, ``latest`` (the highest ready version) included. Each
+        aliases: Alias to version number, with ``latest`` if the policy gives it to this model. Each
             target is in ``versions``.
         unfollowed: Aliases whose versions are not listed or not ready; the node keeps them as they
             are.

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.contract import MAX_VERSION, Alias, CatalogueVersion, ModelName, Timestamp
+from gateway.contract import (
+    MAX_VERSION,
+    Alias,
+    CatalogueVersion,
+    ModelName,
+    Residency,
+    Timestamp,
+)
 
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
@@ -116,6 +123,7 @@ class State(BaseModel):
         gateway_error: Why the gateway does not answer, or None.
         ledger_error: Why the last call of the ledger failed, or None.
         frozen: The freeze in force, or None.
+        residency: How full the gateway's resident set is, or None if the gateway does not answer.
     """
 
     node_id: str
@@ -127,6 +135,7 @@ class State(BaseModel):
     generation: int | None
     frozen: FreezeState | None = None
     store: StoreState
+    residency: Residency | None = None
     problems: list[str] = Field(default_factory=list)
     models: list[ModelState]
     work: list[StepState]

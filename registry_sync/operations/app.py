@@ -78,12 +78,13 @@ def create_app(operations: Operations) -> FastAPI:
     )
 
     @app.get("/state", response_model=State)
-    async def state() -> Response:
-        """Return the state of this node: registry, aliases, and steps under way."""
+    async def state(model: Annotated[ModelName | None, Query()] = None) -> Response:
+        """Return the state of this node: registry, aliases of one or all models, and steps."""
         document = await state_document(
             operations.view,
             node_id=operations.node_id,
             tracking_uri=operations.tracking_uri,
+            only=model,
             webhooks=[one.state for one in operations.webhooks],
         )
         return Response(document, media_type="application/json")

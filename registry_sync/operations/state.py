@@ -28,23 +28,33 @@ from registry_sync.reconcile import NodeView, with_pauses
 
 
 async def state_document(
-    view: NodeView, *, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState] = ()
+    view: NodeView,
+    *,
+    node_id: str,
+    tracking_uri: str,
+    only: str | None = None,
+    webhooks: Sequence[WebhookState] = (),
 ) -> bytes:
     """Return the state of the node, as the JSON of a `State`.
 
-    Thousands of models are encoded a few at a time, so that other tasks run in between.
+    ``only`` limits models, steps and fetches to one model, which need not be known. Thousands of
+    models are encoded a few at a time, so that other tasks run in between.
     """
-    head = _without_models(view, node_id, tracking_uri, webhooks)
+    head = _without_models(view, node_id, tracking_uri, only, webhooks)
     damaged = damage.copies(view)
+    names = _names(view) if only is None else [only] if _is_known(view, only) else []
     models = [
-        _model(view, name, damaged).model_dump_json().encode()
-        async for name in with_pauses(_names(view))
+        _model(view, name, damaged).model_dump_json().encode() async for name in with_pauses(names)
     ]
     return b'%b,"models":[%b]}' % (head[:-1], b",".join(models))
 
 
 def _without_models(
-    view: NodeView, node_id: str, tracking_uri: str, webhooks: Sequence[WebhookState]
+    view: NodeView,
+    node_id: str,
+    tracking_uri: str,
+    only: str | None,
+    webhooks: Sequence[WebhookState],
 ) -> bytes:
     use = view.store_use()
     store = StoreState(
@@ -62,14 +72,15 @@ def _without_models(
         generation=view.generation,
         frozen=frozen(view),
         store=store,
+        residency=view.gateway.residency if view.gateway else None,
         problems=[
             *view.aspired.problems,
             *damage.read_damage(view),
             *([waiting] if (waiting := view.backlog()) else []),
         ],
         models=[],
-        work=_work(view),
-        fetches=fetches(view),
+        work=_work(view, only),
+        fetches=fetches(view, only),
         webhooks=list(webhooks),
     )
     return state.model_dump_json(exclude={"models"}).encode()
@@ -184,8 +195,9 @@ def last_failure(view: NodeView, model: str, alias: str, found: Explanation) -> 
     return next((failure for failure in failures if failure), None)
 
 
-def _work(view: NodeView) -> list[StepState]:
-    busy = [work(subject) for subject in view.busy]
+def _work(view: NodeView, only: str | None) -> list[StepState]:
+    """Return the steps under way and those that wait, of one model or, with None, of all."""
+    busy = [work(subject) for subject in view.busy if only in (None, subject[1])]
     waiting = [
         work(
             subject,
@@ -194,7 +206,7 @@ def _work(view: NodeView) -> list[StepState]:
             retry_at=failure.retry_at,
         )
         for subject, failure in view.failures().items()
-        if subject not in view.busy
+        if subject not in view.busy and only in (None, subject[1])
     ]
     return busy + waiting
 

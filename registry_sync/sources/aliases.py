@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.contract import LATEST, InvalidReferenceError, parse_alias, parse_version
+from registry_sync.domain import LatestPolicy
 
 READY = "READY"
 _SHOWN_CHARACTERS = 32
 
 
 def read_aliases(
-    listed: Mapping[str, Any], statuses: Mapping[int, str]
+    listed: Mapping[str, Any], statuses: Mapping[int, str], latest: LatestPolicy
 ) -> tuple[dict[str, int], set[str], list[str]]:
     """Return the aliases of ready versions, all other aliases, and their problems.
 
-    ``listed`` has the unchecked targets of the aliases, ``statuses`` the status of each version.
-    ``latest`` is the highest ready version, if there is one.
+    ``latest``, the highest ready version, is an alias of those models that the policy names.
+
+    Args:
+        listed: The unchecked targets of the aliases.
+        statuses: The status of each version.
+        latest: Which models have the alias ``latest``.
     """
     aliases: dict[str, int] = {}
     unfollowed: set[str] = set()
@@ -45,6 +50,6 @@ def read_aliases(
             unfollowed.add(alias)
             problems.append(f"the alias {text!r} points at version {version}, which is {status}")
     ready = [version for version, status in statuses.items() if status == READY]
-    if ready:
+    if ready and (latest == "always" or (latest == "without_aliases" and not listed)):
         aliases[LATEST] = max(ready)
     return aliases, unfollowed, problems

@@ -13,7 +13,14 @@ from typing import Any
 
 from gateway.contract import InvalidReferenceError, parse_model_name, parse_version
 from gateway.system.logs import redacted
-from registry_sync.domain import DIGEST_TAG, Aspired, AspiredModel, AspiredVersion, read_stamp
+from registry_sync.domain import (
+    DIGEST_TAG,
+    Aspired,
+    AspiredModel,
+    AspiredVersion,
+    LatestPolicy,
+    read_stamp,
+)
 from registry_sync.errors import SourceError
 from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.bounded_answers import bound_mlflow_answers
@@ -53,11 +60,12 @@ def connect_mlflow(
     tracking_uri: str,
     environ: MutableMapping[str, str],
     *,
+    latest: LatestPolicy = "without_aliases",
     on_call: Callable[[str], None] = lambda _: None,
 ) -> MlflowRegistry:
     """Return a source for the MLflow server at ``tracking_uri``.
 
-    ``environ`` is the process's environment, see `bound_mlflow`; ``on_call`` as `MlflowRegistry`.
+    ``environ`` is the process's environment, see `bound_mlflow`; the rest as `MlflowRegistry`.
     """
     bound_mlflow(environ)
     name = f"the MLflow registry at {redacted(tracking_uri)}"
@@ -69,14 +77,15 @@ def connect_mlflow(
             bound_mlflow_answers()
             return MlflowClient(tracking_uri=tracking_uri)
 
-    return MlflowRegistry(connect, name, on_call=on_call)
+    return MlflowRegistry(connect, name, latest=latest, on_call=on_call)
 
 
 class MlflowRegistry:
     """A `Source` of ready versions and aliases, without prompts.
 
     ``connect`` returns an ``MlflowClient``, at the first call: importing mlflow takes seconds.
-    ``on_call`` is called with the name of every call to the server, before it is made.
+    ``latest`` says which models have that alias. ``on_call`` is called with the name of every call
+    to the server, before it is made.
     """
 
     def __init__(
@@ -84,11 +93,13 @@ class MlflowRegistry:
         connect: Callable[[], Any],
         name: str = "the MLflow registry",
         *,
+        latest: LatestPolicy = "without_aliases",
         on_call: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._connect = connect
         self._name = name
+        self._latest = latest
         self._on_call = on_call
         self._clock = clock
 
@@ -114,7 +125,7 @@ class MlflowRegistry:
             changed = [model.name for model in models if model.name not in known]
             versions = self._versions_of(changed if known else None)
             models, late = self._not_older(models, versions)
-            found = _aspired(models, versions, listed_at, known)
+            found = _aspired(models, versions, listed_at, known, self._latest)
             # Their versions may be outdated: the next poll lists both.
             marks = {name: mark for name, mark in found.marks.items() if name not in late}
             return replace(found, marks=marks)
@@ -127,7 +138,7 @@ class MlflowRegistry:
                 return None
             versions = self._versions_of([name])
             models, _ = self._not_older(models, versions)
-            return _aspired(models, versions, 0.0, {}).models.get(name)
+            return _aspired(models, versions, 0.0, {}, self._latest).models.get(name)
 
     def _not_older(
         self, models: list[Any], versions: Iterable[Any]
@@ -260,6 +271,7 @@ def _aspired(
     versions: Iterable[Any],
     listed_at: float,
     known: Mapping[str, AspiredModel],
+    latest: LatestPolicy,
 ) -> Aspired:
     """Join the listings of models and versions; a model only in the latter is ignored.
 
@@ -281,7 +293,7 @@ def _aspired(
             problems.append(f"a registered model is ignored: {error}")
             continue
         listed = by_model.get(name, [])
-        found[name] = known[name] if name in known else _model(model, listed)
+        found[name] = known[name] if name in known else _model(model, listed, latest)
         if name in known or not _may_change(model, listed, listed_at):
             marks[name] = _mark(model)
     return Aspired(found, listed_at, tuple(problems), marks)
@@ -301,7 +313,7 @@ def _may_change(model: Any, listed: list[Any], listed_at: float) -> bool:
     )
 
 
-def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
+def _model(model: Any, listed: Iterable[Any], latest: LatestPolicy) -> AspiredModel:
     """Return one model with its ready versions and followed aliases."""
     statuses: dict[int, str] = {}
     ready: dict[int, AspiredVersion] = {}
@@ -315,7 +327,7 @@ def _model(model: Any, listed: Iterable[Any]) -> AspiredModel:
         statuses[version.version] = version.status
         if version.status == READY:
             ready[version.version] = version
-    aliases, unfollowed, problems = read_aliases(dict(model.aliases), statuses)
+    aliases, unfollowed, problems = read_aliases(dict(model.aliases), statuses, latest)
     return AspiredModel(
         name=model.name,
         versions=ready,

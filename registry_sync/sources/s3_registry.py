@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.contract import InvalidReferenceError
 from registry_sync.artifacts import Manifest
-from registry_sync.domain import Aspired, AspiredModel, AspiredVersion
+from registry_sync.domain import Aspired, AspiredModel, AspiredVersion, LatestPolicy
 from registry_sync.errors import SourceError, UnsafePathError
 from registry_sync.sources.aliases import READY, read_aliases
 from registry_sync.sources.s3_layout import (
@@ -65,8 +65,10 @@ class _Aliases:
     problem: str | None = None
 
 
-def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Registry:
-    """Return a source for ``s3://bucket/prefix``.
+def connect_s3_registry(
+    uri: str, environ: Mapping[str, str], *, latest: LatestPolicy = "without_aliases"
+) -> S3Registry:
+    """Return a source for ``s3://bucket/prefix``; ``latest`` says which models have that alias.
 
     Raises:
         SourceError: The URI has no bucket.
@@ -80,7 +82,7 @@ def connect_s3_registry(uri: str, environ: Mapping[str, str]) -> S3Registry:
         with as_source_error("S3 cannot be used as a registry"):
             return connect_s3(environ, read_timeout_s=_READ_TIMEOUT_S)
 
-    return S3Registry(connect, root)
+    return S3Registry(connect, root, latest=latest)
 
 
 class S3Registry:
@@ -95,10 +97,13 @@ class S3Registry:
         self,
         connect: Callable[[], S3Client],
         root: Root,
+        *,
+        latest: LatestPolicy = "without_aliases",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._connect = connect
         self._root = root
+        self._latest = latest
         self._clock = clock
         self._stamp = lru_cache(_REMEMBERED)(self._read_manifest)
         self._aliases = lru_cache(_REMEMBERED)(self._read_aliases)
@@ -244,7 +249,7 @@ class S3Registry:
             for number, one in found.published.items()
         }
         aliases = self._aliases(found.location, found.aliases) if found.aliases else _Aliases()
-        return _model(found, stamps, aliases)
+        return _model(found, stamps, aliases, self._latest)
 
 
 def _side_by_side(calls: Iterable[Callable[[], _Answer]], give_up_at: float) -> Iterator[_Answer]:
@@ -282,13 +287,18 @@ def _named(found: Iterable[ModelListing]) -> tuple[list[ModelListing], list[str]
     return listings, problems
 
 
-def _model(found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases) -> AspiredModel:
+def _model(
+    found: ModelListing, stamps: Mapping[int, _Stamp], aliases: _Aliases, latest: LatestPolicy
+) -> AspiredModel:
     """Return one model with its versions, unreadable manifests included, and followed aliases."""
     versions = {
         number: _version(found.location, number, one, stamps[number])
         for number, one in sorted(found.published.items())
     }
-    followed, unfollowed, problems = read_aliases(aliases.targets, dict.fromkeys(versions, READY))
+    statuses = dict.fromkeys(versions, READY)
+    if aliases.problem is not None and latest == "without_aliases":
+        latest = "never"  # not known: the node keeps `latest` as it is, like every other alias
+    followed, unfollowed, problems = read_aliases(aliases.targets, statuses, latest)
     return AspiredModel(
         name=found.location.model,
         versions=versions,

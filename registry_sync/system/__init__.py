@@ -8,6 +8,7 @@ from registry_sync.system.metrics import (
     store_bytes as store_bytes,
 )
 from registry_sync.system.model_faults import ModelFaults as ModelFaults
+from registry_sync.system.node_processes import NodeProcesses as NodeProcesses
 from registry_sync.system.supervised import (
     is_being_cancelled as is_being_cancelled,
     run_forever as run_forever,

@@ -104,15 +104,15 @@ class Node:
         return self.gateway
 
     def await_gateway(self) -> Running:
-        """Wait until the gateway says that it is ready."""
+        """Wait until the gateway answers; ready is a new node only with its control plane."""
         gateway = self.gateway
         assert gateway is not None
 
-        def ready() -> bool:
+        def live() -> bool:
             gateway.assert_running()
-            return answers(f"{self.url}/health/ready")
+            return answers(f"{self.url}/health/live")
 
-        until(ready, f"the gateway is ready\n{gateway.tail()}")
+        until(live, f"the gateway is live\n{gateway.tail()}")
         return gateway
 
     def start_control(self, extra: Mapping[str, str] | None = None) -> Running:
@@ -158,9 +158,7 @@ class Node:
 
     def _start(self, module: str, settings: Mapping[str, str]) -> Running:
         command = [sys.executable, "-m", module]
-        if module == "registry_sync":
-            command.append("run")
-        else:
+        if module == "gateway":
             command = [*self.gateway_prefix, *command]
         return Running.start(
             module,

@@ -43,6 +43,14 @@ class Registry:
         mlflow.set_experiment(experiment)
         return model.register(name, self.url)
 
+    def publish_folder(self, name: str, folder: Path) -> int:
+        """Upload a folder, and register it as the next version of ``name``, as scripts do."""
+        mlflow.set_tracking_uri(self.url)
+        with mlflow.start_run() as run:
+            mlflow.log_artifacts(str(folder), "model")
+        source = f"{run.info.artifact_uri}/model"
+        return int(self.client.create_model_version(name, source, run.info.run_id).version)
+
     def publish_again(self, name: str, version: int) -> int:
         """Register the bytes of a version as the next one: they are fetched and verified anew."""
         return self.publish_as(name, name, version)

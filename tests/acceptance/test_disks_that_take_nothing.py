@@ -168,7 +168,8 @@ async def _quarantine(
 ) -> str:
     """Have a version quarantined, whose bytes were altered after it came; return its name."""
     version = await asyncio.to_thread(registry.publish, model, LinearModel(4.0))
-    await node.active(http, model, "latest", version)
+    registry.point(model, "before", version)
+    await node.active(http, model, "before", version)
     (registry.proxied_files(model, version, root) / "requirements.txt").write_text("altered\n")
     registry.point(model, "altered", version)
 

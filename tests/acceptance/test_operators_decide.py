@@ -51,8 +51,10 @@ async def test_operators_decide_whatever_the_registry_says(
     name = f"{model}@{ALIAS}"
     answers = {registry.publish(model, LinearModel(s)): row_answers(s) for s in (1.0, 2.0, 3.0)}
     registry.point(model, ALIAS, 1)
+    registry.point(model, "next", 3)  # its bytes are here before the ledger goes
     async with client(2) as http, client(2) as watching:
         await node.active(watching, model, ALIAS, 1)
+        await node.active(watching, model, "next", 3)
         callers = [asks(model, f"@{ALIAS}")] * 2
         async with Traffic(http, node.url, callers, lambda call: row_body(call.row)) as traffic:
             # Frozen: a promotion is fetched and checked, and made by nobody; not after a kill.

@@ -55,7 +55,7 @@ async def test_a_version_deleted_in_the_registry_answers_while_it_is_kept(
     registry.point(model, ALIAS, 1)
     async with client(2) as http:
         await node.active(http, model, ALIAS, 1)
-        await node.active(http, model, "latest", 2)
+        await node.catalogue_shows(http, model, 2)
         answer = await ask(http, node.url, Call(model, 1, "1"), row_body(1))
         assert answer.ok, answer
         registry.point(model, ALIAS, 2)

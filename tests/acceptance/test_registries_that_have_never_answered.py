@@ -44,9 +44,11 @@ def lying(mlflow_registry: MlflowServer, port: int) -> Iterator[LyingRegistry]:
 
 
 async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any]:
-    """What a page of the gateway says of the registry."""
+    """What a page of the gateway says of the registry; not ready before it has ever answered."""
     answer = await http.get(node.url + path)
-    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    is_starting = body.get("status") == "starting" and body["registry"]["listed_at"] is None
+    assert answer.status_code == (503 if is_starting else 200), answer.text
     registry: dict[str, Any] = answer.json()["registry"]
     return registry
 

@@ -46,7 +46,6 @@ async def test_without_the_registry_a_node_serves_seconds_after_its_start(
     async with client(4) as http:
         for name in names:
             await node.active(http, name, ALIAS, 1)
-            await node.active(http, name, "latest", 1)
         relay.cut()
         await _heat(http, node, names)
 

@@ -82,7 +82,7 @@ def node(started: Node) -> Node:
 async def _two_versions(
     node: Node, registry: Registry, http: httpx.AsyncClient
 ) -> tuple[str, dict[int, list[float]]]:
-    """A model of which version 1 is active and resident, and version 2 is registered."""
+    """A model of which version 1 is active and resident, and version 2 is here."""
     model = registry.name("middle")
     expected = {}
     for slope in (1.0, 2.0):
@@ -90,7 +90,8 @@ async def _two_versions(
         expected[version] = row_answers(slope)
     registry.point(model, ALIAS, 1)
     await node.active(http, model, ALIAS, 1)
-    await node.active(http, model, "latest", 2)
+    registry.point(model, "next", 2)
+    await node.active(http, model, "next", 2)
     answer = await ask(http, node.url, Call(model, 0), row_body(0))
     assert answer.ok, answer
     return model, expected

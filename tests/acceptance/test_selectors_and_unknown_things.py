@@ -17,15 +17,16 @@ from tests.servers import MlflowServer
 
 @dataclass(frozen=True)
 class Served:
-    """``linear`` has versions 1 (champion), 2 (challenger) and 3; ``bare`` has no champion.
+    """``linear`` has versions 1 (champion), 2 (challenger) and 3; ``bare`` has no alias.
 
-    ``later`` is tagged to come on demand.
+    ``later`` is tagged to come on demand. ``challenged`` has versions 1 (challenger) and 2.
     """
 
     node: Node
     linear: str
     bare: str
     later: str
+    challenged: str
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,20 @@ def served(mlflow_registry: MlflowServer, shared_node: Node) -> Iterator[Served]
     registry.client.create_registered_model(later, tags={"gateway.load": "on_demand"})
     registry.publish(later, LinearModel(5.0))
     registry.client.set_model_version_tag(later, "1", "gateway.timeout_s", "20")
-    asyncio.run(_ready(shared_node.start(), linear, bare))
-    yield Served(shared_node, linear, bare, later)
+    challenged = registry.name("challenged")
+    for slope in (6.0, 7.0):
+        registry.publish(challenged, LinearModel(slope))
+    registry.point(challenged, "challenger", 1)
+    asyncio.run(_ready(shared_node.start(), linear, bare, challenged))
+    yield Served(shared_node, linear, bare, later, challenged)
     registry.forget()
 
 
-async def _ready(node: Node, linear: str, bare: str) -> None:
+async def _ready(node: Node, linear: str, bare: str, challenged: str) -> None:
     async with client(2) as http:
-        for alias, version in (("champion", 1), ("challenger", 2), ("latest", 3)):
+        for alias, version in (("champion", 1), ("challenger", 2)):
             await node.active(http, linear, alias, version)
+        await node.active(http, challenged, "challenger", 1)
         await node.active(http, bare, "latest", 1)
 
 
@@ -61,12 +67,10 @@ async def _ready(node: Node, linear: str, bare: str) -> None:
         (None, "@champion", 1),
         (None, "challenger", 2),
         (None, "2", 2),
-        (None, "latest", 3),
         ("1", None, 1),
         ("3", None, 3),
         ("@champion", None, 1),
         ("@challenger", None, 2),
-        ("@latest", None, 3),
         ("1", "champion", 1),
         ("@challenger", "2", 2),
     ],
@@ -88,11 +92,25 @@ async def test_a_selector_names_a_version(
     assert answer.body["inference_time_ms"] >= 0
 
 
-async def test_without_a_default_alias_latest_answers_and_any_name_works(served: Served) -> None:
+async def test_without_any_alias_latest_answers_and_any_name_works(served: Served) -> None:
     async with client(1) as http:
         answer = await ask(http, served.node.url, Call(served.bare, 2), row_body(2))
     assert answer.ok, answer
     assert answer.predictions == [row_answers(4.0)[2]]
+
+
+async def test_without_the_default_alias_no_other_version_stands_in_and_nothing_is_fetched(
+    served: Served,
+) -> None:
+    async with client(1) as http:
+        answer = await ask(http, served.node.url, Call(served.challenged, 2), row_body(2))
+        assert (answer.status, answer.code) == (404, "no_default_version"), answer
+        assert "name one of its aliases (@challenger)" in answer.body["detail"]
+        latest = Call(served.challenged, 2, None, "latest")
+        answer = await ask(http, served.node.url, latest, row_body(2))
+        assert (answer.status, answer.code) == (404, "alias_not_found"), answer
+        version = await served.node.version(http, served.challenged, 2)
+    assert (version["state"], version["digest"]) == ("registered", None)
 
 
 async def test_what_comes_on_demand_is_fetched_for_the_first_who_calls_its_alias(

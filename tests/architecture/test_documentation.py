@@ -81,7 +81,7 @@ def test_help_tells_every_setting_and_what_it_means(settings: type[BaseSettings]
 
 @pytest.mark.parametrize(
     ("command", "settings"),
-    [(["gateway"], GatewaySettings), (["registry_sync", "run"], SyncSettings)],
+    [(["gateway"], GatewaySettings), (["registry_sync", "control-plane"], SyncSettings)],
     ids=["gateway", "registry_sync"],
 )
 def test_help_is_what_the_commands_print(command: list[str], settings: type[BaseSettings]) -> None:

@@ -9,7 +9,7 @@ PLANES = ("gateway", "registry_sync")
 MOST_ENTRIES = 12
 WITHOUT_DOOR = "gateway.worker"
 """Each worker imports it: its ``__init__`` is to import nothing."""
-SIDE_DOORS = frozenset({"gateway.system.files", "gateway.system.http1", "gateway.system.logs"})
+SIDE_DOORS = frozenset(f"gateway.system.{name}" for name in ("files", "http1", "logs", "processes"))
 """Packages inside another that are entered by themselves: not all who need one need the others."""
 
 

@@ -200,7 +200,7 @@ def _gateway(port: int, node_dir: Path, saved: Path) -> Iterator[None]:
         "GATEWAY_LOG_LEVEL": "error",
     }
     with _module("gateway", environ=environ):
-        _until(lambda: httpx.get(f"http://127.0.0.1:{port}/health/ready").is_success)
+        _until(lambda: httpx.get(f"http://127.0.0.1:{port}/health/live").is_success)
         _activate(node_dir / "gateway.sock", digest)
         yield
 

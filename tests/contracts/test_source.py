@@ -32,7 +32,7 @@ class InMemory:
 
     def publish(self, model: str, version: int) -> None:
         assert isinstance(self.source, FakeRegistry)
-        self.source.publish(model, version)
+        self.source.publish(model, version, latest=False)
 
     def point(self, model: str, alias: str, version: int) -> None:
         assert isinstance(self.source, FakeRegistry)
@@ -119,10 +119,10 @@ def name(registry: Registry) -> Iterator[str]:
         registry.client.delete_registered_model(made)
 
 
-def test_a_listing_has_every_version_and_alias_and_latest(registry: Registry, name: str) -> None:
+def test_a_listing_has_every_version_and_alias(registry: Registry, name: str) -> None:
     listed = registry.source.aspired().models[name]
     assert set(listed.versions) == {1, 2}
-    assert dict(listed.aliases) == {"champion": 1, "latest": 2}
+    assert dict(listed.aliases) == {"champion": 1}
     assert {one.version: (one.model, one.stamped) for one in listed.versions.values()} == {
         1: (name, registry.stamps_itself),
         2: (name, registry.stamps_itself),
@@ -162,7 +162,7 @@ def test_a_listing_after_another_one_has_what_has_changed_since(
     registry.point(name, "champion", 2)
     registry.publish(name, 3)
     after = registry.source.aspired(before).models[name]
-    assert dict(after.aliases) == {"champion": 2, "latest": 3}
+    assert dict(after.aliases) == {"champion": 2}
     assert registry.source.aspired(before).listed_at >= before.listed_at
 
 

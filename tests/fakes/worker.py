@@ -47,6 +47,11 @@ class FakeWorker:
         self.exited, self._exit = os.pipe()
         self.output, self.spoken = multiprocessing.Pipe(duplex=False)
         self.killed = self.closed = False
+        self.status = -9
+
+    def exit_status(self) -> int | None:
+        """How it ended."""
+        return self.status if self.killed else None
 
     def kill(self) -> None:
         """End; what has not been read by the worker is lost."""

@@ -52,7 +52,7 @@ def control_plane(folder: Path, registry: str, **more: str) -> Iterator[subproce
     } | more
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "registry_sync", "run"],
+            [sys.executable, "-m", "registry_sync", "control-plane"],
             env=environ(settings),
             stdout=log,
             stderr=log,
@@ -174,7 +174,7 @@ def test_ci_reloads_as_the_readme_says(waiting: Waiting, secret: str, status: in
 
 
 def test_a_second_one_on_the_same_node_is_refused_with_a_sentence(waiting: Waiting) -> None:
-    second = command(waiting.folder, "run")
+    second = command(waiting.folder, "control-plane")
     assert second.returncode == 1
     assert "another control plane runs on" in second.stderr.replace("\n", " ")
     assert "Traceback" not in second.stderr

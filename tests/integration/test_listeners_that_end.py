@@ -55,7 +55,7 @@ def test_the_control_plane_fails_when_a_listener_is_cancelled() -> None:
             settings=settings,
             module="registry_sync.cli.app",
             start="app",
-            arguments="['run']",
+            arguments="['control-plane']",
         )
     assert "control_plane.started" in log, log
     assert (status, "a listener, the reconciler or the schedule ended" in log) == (1, True), log

@@ -86,7 +86,7 @@ def test_a_registry_is_listed_whole(registry, client, name, mlflow, monkeypatch)
     assert not any(each.startswith("prompt-") for each in models)
     found = models[names[0]]
     assert sorted(found.versions) == [1, 2, 3, 4, 5]
-    assert found.aliases == {"champion": 2, "\u751f\u7523": 3, "latest": 5}
+    assert found.aliases == {"champion": 2, "\u751f\u7523": 3}
     assert found.tags == {"gateway.load": "preload"}
     assert found.versions[2].expected_digest == digest
     assert not found.versions[1].stamped
@@ -125,10 +125,10 @@ def test_an_impossible_row_leaves_out_itself_only(registry, client, name, mlflow
     database.close()
     models = registry.aspired().models
     assert sorted(models[name].versions) == [1]
-    assert models[name].aliases == {"champion": 1, "latest": 1}
+    assert models[name].aliases == {"champion": 1}
     assert models[name].unfollowed == {"canary"}
     assert [str(impossible) in problem for problem in models[name].problems] == [True, True]
-    assert models[others].aliases == {"champion": 1, "latest": 2}
+    assert models[others].aliases == {"champion": 1}
     hinted = registry.model(name)
     assert hinted is not None
     assert hinted.aliases == models[name].aliases

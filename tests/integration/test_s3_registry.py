@@ -94,7 +94,7 @@ def test_what_is_published_is_listed_and_fetched_with_its_digest(root, folder, t
     aspired = source(root).aspired()
     found = aspired.models[model]
     assert (list(aspired.models), aspired.problems, found.problems) == ([model], (), ())
-    assert found.aliases == {"champion": 1, "latest": 1}
+    assert found.aliases == {"champion": 1}
     assert found.versions[1].expected_digest == done.manifest.digest
     uri = source(root).locate(model, 1)
     assert uri == found.versions[1].location
@@ -213,8 +213,8 @@ def test_aliases_written_by_hand_count_and_broken_ones_change_nothing(s3, root, 
     registry = source(root)
     key = f"{root.removeprefix(f's3://{BUCKET}/')}/m/aliases.json"
     for text, aliases, known in (
-        (json.dumps({"champion": 1, "by-hand": "1"}), {"champion", "by-hand", "latest"}, True),
-        ("{", {"latest"}, False),
+        (json.dumps({"champion": 1, "by-hand": "1"}), {"champion", "by-hand"}, True),
+        ("{", set(), False),
     ):
         s3.client().put_object(Bucket=BUCKET, Key=key, Body=text.encode())
         found = registry.aspired().models["m"]

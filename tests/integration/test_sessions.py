@@ -111,7 +111,9 @@ def test_a_worker_ends_and_is_released_without_a_free_descriptor(
     channel, peer = socket.socketpair()
     (alive, lifeline), (output, spoken) = (multiprocessing.Pipe(duplex=False) for _ in range(2))
     worker = WorkerProcess(
-        process.pid, channel, os.pidfd_open(process.pid), lifeline, output, lambda: None
+        *(process.pid, channel, os.pidfd_open(process.pid), lifeline, output),
+        exit_status=process.poll,
+        release=lambda: None,
     )
     ours = (channel.fileno(), lifeline.fileno(), output.fileno(), worker.exited)
     with no_descriptor_is_free():

@@ -33,6 +33,7 @@ from typing import NamedTuple, Protocol
 from gateway.errors import LoadError
 from gateway.serving.replica import process_session
 from gateway.system import release_all
+from gateway.system.processes import script_command
 from gateway.worker import __runner__, entry
 from gateway.worker.process import confinement
 
@@ -58,6 +59,8 @@ class WorkerProcess:
         lifeline: The write end of a pipe without data. When it closes, at the latest with this
             process, the kernel kills the worker's process group.
         output: The read end of the worker's standard output and error.
+        exit_status: Returns the exit status of an ended process (minus its signal), or None as
+            long as it is not known. Does not block.
         release: Releases the launcher's other resources, once the worker was killed.
     """
 
@@ -66,6 +69,7 @@ class WorkerProcess:
     exited: int
     lifeline: Connection
     output: Connection
+    exit_status: Callable[[], int | None] = field(repr=False)
     release: Callable[[], None] = field(repr=False)
 
     def kill(self) -> None:
@@ -245,7 +249,9 @@ class ForkserverLauncher:
         if (forkserver_pid := self.forkserver_pid) != self._measured[0]:
             self._measured = (forkserver_pid, _anonymous_bytes(forkserver_pid))
         return WorkerProcess(
-            started.pid, ends.channel, exited, ends.lifeline, ends.output, started.close
+            *(started.pid, ends.channel, exited, ends.lifeline, ends.output),
+            exit_status=started.poll,
+            release=started.close,
         )
 
     def _stop(self) -> None:
@@ -353,8 +359,11 @@ class ExecLauncher:
                     f"{reason} ({error.strerror}): the control plane builds its environment again",
                 ) from error
             ours.pop_all()
-        release = partial(_reap, process)
-        return WorkerProcess(process.pid, ends.channel, exited, ends.lifeline, ends.output, release)
+        return WorkerProcess(
+            *(process.pid, ends.channel, exited, ends.lifeline, ends.output),
+            exit_status=process.poll,
+            release=partial(_reap, process),
+        )
 
     def _start(self, interpreter: str, ends: _Ends) -> tuple[subprocess.Popen[bytes], int]:
         """Start the process; return it and its pidfd."""
@@ -379,7 +388,7 @@ class ExecLauncher:
 def _command(interpreter: str, channel: socket.socket, lifeline: Connection) -> list[str]:
     """Return the command: isolated, and without writing compiled files beside our package."""
     return [
-        *(interpreter, "-I", "-B", __runner__.__file__),
+        *(interpreter, "-I", "-B", *script_command(__runner__.__file__)),
         *(str(channel.fileno()), str(lifeline.fileno())),
     ]
 

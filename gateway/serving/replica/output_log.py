@@ -19,6 +19,8 @@ _BYTES_PER_S = 4 * 1024
 _LINE_BYTES = 8 * 1024
 _LAST_BYTES = 4 * 1024
 """The end of a worker's output is logged in any case."""
+_TAIL_BYTES = 32 * 1024
+"""Of a fatal error, Python writes the names of hundreds of modules behind the lines that matter."""
 _DRAIN_BYTES = 1024 * 1024
 _PAUSE_S = 0.05
 _SHORT_PAUSE_S = 0.005
@@ -35,6 +37,7 @@ class OutputLog:
         self._left_bytes = float(_BURST_BYTES)
         self._filled_at = 0.0
         self._left_out = 0
+        self._last = b""
         self._timer: asyncio.TimerHandle | None = None
         self._open = False
 
@@ -51,6 +54,11 @@ class OutputLog:
         self._loop.add_reader(self._descriptor, self._readable)
         self._open = True
 
+    @property
+    def tail(self) -> str:
+        """The end of the output, which may hold data of callers once requests came."""
+        return self._last.decode("utf-8", errors="replace")
+
     def close(self) -> None:
         """Read the last output, log its end, and stop."""
         if not self._open:
@@ -60,12 +68,14 @@ class OutputLog:
         try:
             while read < _DRAIN_BYTES and (data := self._read()):
                 read += len(data)
-                end = (end + data)[-_LAST_BYTES:]
+                end = (end + data)[-_TAIL_BYTES:]
         finally:
+            self._last = (self._last + end)[-_TAIL_BYTES:]
             self._stop()
-        self._left_out += read - len(end)
-        if end or self._left_out:
-            self._log_output(end)
+        logged = end[-_LAST_BYTES:]
+        self._left_out += read - len(logged)
+        if logged or self._left_out:
+            self._log_output(logged)
 
     def _readable(self) -> None:
         data = self._read()
@@ -108,6 +118,7 @@ class OutputLog:
         earned = (now - self._filled_at) * _BYTES_PER_S
         self._left_bytes = min(_BURST_BYTES, self._left_bytes + earned)
         self._filled_at = now
+        self._last = (self._last + data)[-_TAIL_BYTES:]
         text = data[: min(_LINE_BYTES, int(self._left_bytes))]
         self._left_bytes -= len(text)
         if text:

@@ -10,6 +10,7 @@ twice, out of order, unasked or too often ends the worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from gateway.serving.replica.output_log import OutputLog
 from gateway.serving.replica.proof_watch import ProofWatch, with_proof
 from gateway.serving.replica.requests import InFlight, PendingReply, WorkerReply
 from gateway.serving.replica.service_rate import ServiceRate
+from gateway.serving.replica.worker_end import WorkerEnd, last_lines
 from gateway.serving.replica.worker_messages import (
     InvalidMessageError,
     read_failed,
@@ -48,6 +50,7 @@ from gateway.worker.protocol.messages import Kind
 _EXIT_AFTER_EOF_S = 2.0
 _STOP_GRACE_S = 2.0
 _KILL_WAIT_S = 30.0
+_STATUS_LOOK_S, _STATUS_LOOKS = 0.005, 40
 _REPLIES = (Kind.REPLY, Kind.FAILED)
 _OF_PROOFS = (Kind.PROVING, Kind.PROVED)
 _OF_LOADS = (Kind.HELLO, Kind.WARMING, Kind.LOADED, Kind.LOAD_FAILED)
@@ -147,6 +150,7 @@ class Replica:
         self._worker: WorkerProcess | None = None
         self._channel: Channel | None = None
         self._output: OutputLog | None = None
+        self._exit = WorkerEnd()
         self._in_flight: dict[int, InFlight] = {}
         self._in_flight_bytes = 0
         self._next_id = 1
@@ -342,7 +346,10 @@ class Replica:
             return LoadError("load_failed", self._invalid)
         if self._is_ended_by_owner:
             return LoadError("stopped", "the gateway ended the worker before it was ready")
-        return LoadError("worker_died", "the worker ended before it was ready")
+        output = last_lines(self._output.tail) if self._output else ""
+        wrote = f"; it wrote: {output}" if output else ""
+        failure = "worker_crashed" if self._exit.is_crash else "worker_died"
+        return LoadError(failure, f"the worker {self._exit} before it was ready{wrote}")
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -630,8 +637,28 @@ class Replica:
 
     def _exited(self) -> None:
         """Read the last messages of a process that has ended, then release everything."""
-        drain = [self._channel.drain] if self._channel is not None else []
-        release_all(*drain, self._end)
+        steps: list[Callable[[], object]] = []
+        if self._worker is not None:
+            steps.append(partial(self._loop.remove_reader, self._worker.exited))
+        if self._channel is not None:
+            steps.append(self._channel.drain)
+        release_all(*steps, partial(self._end_by_itself, _STATUS_LOOKS))
+
+    def _end_by_itself(self, looks: int) -> None:
+        """End once the exit status is known: the forkserver reports it some milliseconds later."""
+        if self.state is ReplicaState.STOPPED:
+            return
+        if self._worker is not None and not self._is_ended_by_owner:
+            self.state = ReplicaState.DRAINING
+            with contextlib.suppress(OSError):  # the end counts, whatever its status
+                self._exit = WorkerEnd(self._worker.exit_status())
+            if self._exit.status is None and looks:
+                self._loop.call_later(_STATUS_LOOK_S, self._end_by_itself, looks - 1)
+                return
+            self.end_reason = f"the worker {self._exit}"
+        # The error of the load shows what the worker wrote last.
+        read_output = [self._output.close] if self._output is not None else []
+        release_all(*read_output, self._end)
 
     def _end(self) -> None:
         """Fail every request, release everything and report the end; no step prevents another."""
@@ -676,7 +703,8 @@ class Replica:
             return
         request.reply.set_exception(
             WorkerDiedError(
-                f"the worker of {self.name} ended with this request inside", retry_after_s=1
+                f"the worker of {self.name} {self._exit} with this request inside",
+                retry_after_s=1,
             )
             if delivered
             else NotDeliveredError()

@@ -23,6 +23,8 @@ hangs until a long time-out, dies seldom."""
 _SERVED_BACK_OFF_S = 5.0
 """The longest pause after the death of a replica that had served. It was killed, or one request was
 too much for it, so its callers wait instead of being refused."""
+_EVICTION_COUNTS_S = 3600.0
+"""A version that is called more seldom has to be loaded for each call, whatever the limits."""
 _SHORTEST_LOAD_S = 1.0
 _UNKNOWN_LOAD_S = 2.0
 _REMEMBERED = 16_384
@@ -46,6 +48,7 @@ class _Entry:
         until: The end of the pause.
         callers_wait: Callers wait for the end of the pause, rather than being refused.
         heat: Uses of its ended replicas, as of ``heat_at``.
+        evicted_by: The setting whose limit ended its last replica, at ``evicted_at``; or empty.
     """
 
     bytes: int | None = None
@@ -61,6 +64,8 @@ class _Entry:
     callers_wait: bool = False
     heat: float = 0.0
     heat_at: float = 0.0
+    evicted_by: str = ""
+    evicted_at: float = 0.0
 
 
 class LoadHistory:
@@ -122,6 +127,21 @@ class LoadHistory:
 
     def _heat(self, entry: _Entry) -> float:
         return faded(entry.heat, self._clock() - entry.heat_at)
+
+    # --- evictions --------------------------------------------------------------------------------
+
+    def evicted(self, key: ArtifactRef, setting: str) -> None:
+        """Record that a replica made room, and the setting whose limit it was."""
+        entry = self._entry(key)
+        entry.evicted_by, entry.evicted_at = setting, self._clock()
+
+    def take_eviction(self, key: ArtifactRef) -> str | None:
+        """Return, once, the setting that evicted a version lately, or None."""
+        entry = self._entries.get(key)
+        if entry is None or not entry.evicted_by:
+            return None
+        setting, entry.evicted_by = entry.evicted_by, ""
+        return setting if self._clock() - entry.evicted_at <= _EVICTION_COUNTS_S else None
 
     # --- failures and deaths ----------------------------------------------------------------------
 

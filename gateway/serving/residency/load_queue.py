@@ -42,6 +42,7 @@ from gateway.serving.residency.decision import (
     displaced,
 )
 from gateway.serving.residency.demand import Demand
+from gateway.serving.residency.eviction_costs import BYTES, COUNT, EvictionCosts
 from gateway.serving.residency.replica_pool import ReplicaPool, Resident
 from gateway.system import release_all
 
@@ -88,6 +89,7 @@ class LoadQueue:
         shared_bytes: Callable[[], int],
     ) -> None:
         self.standbys: dict[str, Standby] = {}
+        self.eviction_costs = EvictionCosts(pool.clock)
         self._pool = pool
         self._pool.owner = self
         self._limits = limits
@@ -284,6 +286,8 @@ class LoadQueue:
                 self._pool.start(action.key, action.bytes)
             case Drain():
                 resident = self._pool.numbered(action.number)
+                if action.evicted:
+                    self._load_history.evicted(resident.key, self._binding_limit())
                 self._pool.drain(resident, action.reason, evicted=action.evicted)
             case Displace():
                 self._displace(action.standby)
@@ -291,6 +295,10 @@ class LoadQueue:
                 self._fail(action)
             case _:
                 assert_never(action)
+
+    def _binding_limit(self) -> str:
+        """Return the setting whose limit makes a replica end."""
+        return COUNT if len(list(self._pool.all())) >= self._limits.count else BYTES
 
     def _displace(self, standby: Standby) -> None:
         """Drain the version that a standby replaces; `end_stage` restarts it if need be."""
@@ -345,10 +353,18 @@ class LoadQueue:
             self._pool.end(resident, "too big for this gateway")
             return
         if demand is not None and resident.ready:
+            self._count_waits(demand)
             demand.serve(lambda: self._pool.take(resident))
             if self._pool.count_ready(resident.key) >= demand.replicas:
                 self._end_demand(demand)
         self.rebalance()
+
+    def _count_waits(self, demand: Demand) -> None:
+        """Count the callers of a version that had been evicted."""
+        callers = sum(not waiter.done() for waiter in demand.waiters)
+        setting = self._load_history.take_eviction(demand.key)
+        if callers and setting is not None:
+            self.eviction_costs.add(setting, callers, self._clock() - demand.since)
 
     def load_failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
         """Refuse every waiter."""

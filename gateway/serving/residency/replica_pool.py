@@ -23,6 +23,7 @@ from gateway.system import release_all
 from gateway.worker.protocol import messages
 
 _LOAD_TRIES = 3
+_ENDS = frozenset({"worker_died", "worker_crashed"})
 _FADE_EVERY_S = 10.0
 _log = structlog.get_logger("gateway.serving.residency.replica_pool")
 
@@ -272,18 +273,24 @@ class ReplicaPool:
             self._failed(resident, LoadError("internal_error", f"internal error: {error!r}"))
 
     async def _load_in_tries(self, resident: Resident) -> None:
-        """Load a replica, and once more if its worker dies meanwhile, without failing its waiters.
+        """Load a replica, and again if its worker dies meanwhile, without failing its waiters.
 
-        If the worker died in a proof, the next order leaves that proof out.
+        If the worker died in a proof, the next order leaves that proof out. Only a worker that
+        crashes in every try has crashed for its bytes: ``worker_crashed`` rejects the version.
         """
-        for tries_left in reversed(range(_LOAD_TRIES)):
+        ends: list[str] = []
+        while True:
             load = await self._prepare(resident.key)
             try:
                 await resident.replica.start(load)
             except LoadError as error:
-                is_last = tries_left == 0 or resident.ending or self._closed
-                if is_last or error.failure != "worker_died":
+                if error.failure not in _ENDS:
                     raise
+                ends.append(error.failure)
+                if len(ends) == _LOAD_TRIES or resident.ending or self._closed:
+                    crashed = ends == ["worker_crashed"] * _LOAD_TRIES
+                    failure = "worker_crashed" if crashed else "worker_died"
+                    raise LoadError(failure, error.message) from error
                 await resident.replica.wait_stopped()
                 if resident.ending:  # it was ended while this task waited
                     raise

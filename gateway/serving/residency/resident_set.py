@@ -62,6 +62,8 @@ class ResidentSet:
             load_budget_s=load_budget_s,
             shared_bytes=shared_bytes,
         )
+        self.limits = limits
+        self.eviction_costs = self._queue.eviction_costs
 
     # --- leases -----------------------------------------------------------------------------------
 

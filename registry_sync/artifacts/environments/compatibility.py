@@ -5,6 +5,8 @@ This process runs in the shared environment, like the workers that are forked in
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import parse_wheel_filename
 
 _NAMED = 3
+_MINOR = re.compile(r"\d+\.\d+")
 _REMEMBERED = 4096
 
 
@@ -47,7 +50,7 @@ _MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class DependencyVerdict:
-    """The verdict on one list of requirements; ``mismatches`` are the unmet ones, as texts."""
+    """The verdict on a model's requirements; ``mismatches`` are the unmet ones, as texts."""
 
     status: Verdict = Verdict.OK
     mismatches: tuple[str, ...] = ()
@@ -67,9 +70,15 @@ class DependencyVerdict:
         )
 
 
-def judge(requirements: Iterable[str], on_mismatch: MismatchPolicy) -> DependencyVerdict:
-    """Compare requirements with what is installed in this process's environment."""
-    found = _mismatches(tuple(requirements))
+def judge(
+    requirements: Iterable[str], on_mismatch: MismatchPolicy, *, python: str | None = None
+) -> DependencyVerdict:
+    """Compare requirements with what is installed in this process's environment.
+
+    ``python`` is the version of Python that the model was logged with, or None if it is not known.
+    Another minor version is a mismatch: pickled code may crash the interpreter.
+    """
+    found = (*_mismatch_of_python(python), *_mismatches(tuple(requirements)))
     return DependencyVerdict(_MEANS[on_mismatch] if found else Verdict.OK, found)
 
 
@@ -77,6 +86,14 @@ def judge(requirements: Iterable[str], on_mismatch: MismatchPolicy) -> Dependenc
 def _mismatches(requirements: tuple[str, ...]) -> tuple[str, ...]:
     """Compare once per process, which keeps the libraries that it started with."""
     return tuple(mismatch for line in requirements if (mismatch := _mismatch(line)))
+
+
+def _mismatch_of_python(logged: str | None) -> tuple[str, ...]:
+    found = _MINOR.match(logged or "")
+    here = platform.python_version()
+    if found is None or here.startswith(f"{found[0]}."):
+        return ()
+    return (f"Python (here {here}, logged with {found[0]})",)
 
 
 def _mismatch(line: str) -> str | None:

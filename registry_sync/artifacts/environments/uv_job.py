@@ -12,14 +12,13 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.system.logs import redacted
-from registry_sync.artifacts.environments import lifeline
+from gateway.system.processes import bound_command
 from registry_sync.artifacts.environments.recipe import WORKER_NEEDS
 from registry_sync.errors import EnvironmentFailedError
 
@@ -144,7 +143,7 @@ class Job:
         self, command: Sequence[str], environ: Mapping[str, str], alive: int
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-            [sys.executable, "-I", "-S", lifeline.__file__, str(alive), *command],
+            bound_command(alive, command),
             cwd=self._folder,
             env=environ,
             stdin=subprocess.DEVNULL,

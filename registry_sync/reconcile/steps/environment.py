@@ -59,8 +59,11 @@ class EnvironmentStep:
 
     def verdict(self, artifact: StoredArtifact) -> DependencyVerdict:
         """Return the verdict on an artifact's requirements in the shared environment."""
+        described = artifact.description
         return judge(
-            artifact.description.get("requirements") or (), self.context.policy.on_mismatch
+            described.get("requirements") or (),
+            self.context.policy.on_mismatch,
+            python=described.get("env_python"),
         )
 
     def described(self, artifact: StoredArtifact) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ VARIABLES = ("REGISTRY_SYNC_TRACKING_URI", "MLFLOW_TRACKING_URI")
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_password_in_the_registrys_url_is_refused_and_not_repeated(variable: str) -> None:
     environ = dict.fromkeys(VARIABLES) | {variable: f"https://ann:{SECRET}@mlflow.example:5000/x"}
-    done = CliRunner().invoke(app.app, ["run"], env=environ)
+    done = CliRunner().invoke(app.app, ["control-plane"], env=environ)
     assert done.exit_code == 2
     assert "REGISTRY_SYNC_TRACKING_URI: it must be a URL without user, password" in done.stderr
     assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
@@ -34,7 +34,9 @@ def test_a_refused_setting_does_not_repeat_what_was_set() -> None:
 
 def test_a_promotion_window_that_cannot_be_read_is_named_with_its_reason() -> None:
     window = "0 9 * * 1-5 PT8H Europe/Berlin"
-    done = CliRunner().invoke(app.app, ["run"], env={"REGISTRY_SYNC_PROMOTION_WINDOW": window})
+    done = CliRunner().invoke(
+        app.app, ["control-plane"], env={"REGISTRY_SYNC_PROMOTION_WINDOW": window}
+    )
     assert done.exit_code == 2
     assert f"REGISTRY_SYNC_PROMOTION_WINDOW: the promotion window '{window}'" in done.stderr
     assert "a day of the week must be a name" in done.stderr

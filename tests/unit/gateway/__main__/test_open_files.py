@@ -63,6 +63,20 @@ def test_a_limit_below_what_the_workers_need_names_a_setting_that_helps(limits):
     assert fewer.max_connections > 0
 
 
+def test_a_default_number_of_workers_leaves_most_files_for_connections(limits):
+    limits["limits"] = (1024, 1024)
+    budget = 16 * 2**30
+    assert GatewaySettings(max_resident_bytes=budget).max_resident == 256
+    fitting = process._with_open_files(GatewaySettings(max_resident_bytes=budget))
+    assert fitting.max_resident == (1024 - 128) // 4 // 8
+    assert fitting.max_connections > 256
+
+
+@pytest.mark.parametrize(("gib", "workers"), [(0.25, 8), (1, 16), (16, 256), (64, 256)])
+def test_the_default_number_of_workers_follows_from_the_memory_budget(gib, workers):
+    assert GatewaySettings(max_resident_bytes=int(gib * 2**30)).max_resident == workers
+
+
 class Held:
     """A connection whose caller stays after the refusal."""
 

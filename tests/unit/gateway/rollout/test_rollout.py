@@ -14,6 +14,8 @@ from gateway.rollout.rollout import Rollout
 from gateway.routing.node import MOST_EVENTS, Node
 from gateway.routing.route_table import RouteTable
 from gateway.routing.table_file import TableFile
+from gateway.serving.residency.decision import ResidentLimits
+from gateway.serving.residency.eviction_costs import EvictionCosts
 from gateway.serving.residency.resident_set import ResidentSet
 from gateway.worker.protocol.messages import Loaded
 from tests.fakes.activations import activation
@@ -33,6 +35,11 @@ class FakeResidents:
         self.staged, self.swaps, self.renewed = [], [], []
         self.replaced = []
         self.looks = 0
+        self.limits = ResidentLimits(8, 2**30)
+        self.eviction_costs = EvictionCosts(lambda: 0.0)
+
+    def residents(self):
+        return []
 
     def rebalance(self):
         self.looks += 1
@@ -449,3 +456,14 @@ async def test_a_stage_replaces_the_bytes_of_its_own_alias(tmp_path, order, othe
     stand.rollout.standbys.start(request.model_copy(update={"stage_id": "again", "digest": D[1]}))
     await stand.outcome("again")
     assert stand.residents.replaced[1:] == [None], "no version replaces itself"
+
+
+async def test_the_state_tells_how_full_the_set_is_and_what_evictions_cost(stand):
+    residents, rollout = stand.residents, stand.rollout
+    residents.eviction_costs.add("GATEWAY_MAX_RESIDENT", 3, 0.25)
+    residency = (await rollout.observe(0)).residency
+    assert residency is not None
+    assert (residency.workers, residency.worker_limit) == (0, 8)
+    assert (residency.memory_bytes, residency.memory_limit_bytes) == (0, 2**30)
+    (cost,) = residency.eviction_costs
+    assert (cost.setting, cost.requests, cost.longest_wait_s) == ("GATEWAY_MAX_RESIDENT", 3, 0.25)

@@ -5,17 +5,18 @@ from pydantic_settings import BaseSettings
 
 import gateway.settings
 import registry_sync.settings
-from gateway.system.settings_help import misnamed_settings
+from gateway.system.settings_help import misnamed_settings, settings_help
 from registry_sync.settings import FORMER_SETTINGS, SyncSettings
 
 PREFIX = "REGISTRY_SYNC_"
 
 
-def test_former_and_misspelt_names_are_reported_and_others_are_not() -> None:
-    names = ("SETTLE_S", "SWEEP_INTERVAL_S", "LOG_LEVELL", "OF_SOMEBODY_ELSE", "LOG_LEVEL")
-    variables = [PREFIX + name for name in names]
+def test_names_that_are_no_setting_are_reported_with_the_nearest() -> None:
+    names = ("SETTLE_S", "SWEEP_INTERVAL_S", "LOG_LEVELL", "OF_ANOTHER", "LOG_LEVEL")
+    variables = [PREFIX + name for name in names] + ["ANOTHER_LOG_LEVELL"]
     assert list(misnamed_settings(SyncSettings, variables, FORMER_SETTINGS)) == [
         f"{PREFIX}LOG_LEVELL is ignored: no setting has this name; {PREFIX}LOG_LEVEL may be meant",
+        f"{PREFIX}OF_ANOTHER is ignored: no setting has this name",
         f"{PREFIX}SETTLE_S is ignored: it is called {PREFIX}UPLOAD_STABLE_S now",
         f"{PREFIX}SWEEP_INTERVAL_S is ignored: it is no longer a setting",
     ]
@@ -34,3 +35,15 @@ def test_a_former_name_that_is_like_a_present_one_is_not_taken_for_it(
     reasons = list(misnamed_settings(settings, former, former))
     assert len(reasons) == len(former), "none of them is a setting again"
     assert not [reason for reason in reasons if "may be meant" in reason]
+
+
+def test_variables_that_kubernetes_makes_for_a_service_are_not_reported() -> None:
+    names = ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_8080_TCP", "PORT_8080_TCP_ADDR")
+    variables = [f"GATEWAY_{name}" for name in names]
+    assert list(misnamed_settings(gateway.settings.GatewaySettings, variables, {})) == []
+
+
+def test_a_default_that_follows_from_another_is_shown_with_it() -> None:
+    settings = gateway.settings.GatewaySettings
+    (line,) = (one for one in settings_help(settings) if one.startswith("GATEWAY_MAX_RESIDENT "))
+    assert line.startswith(f"GATEWAY_MAX_RESIDENT ({settings().max_resident}): ")

@@ -231,9 +231,9 @@ async def test_the_command_shows_state_and_history_and_rolls_back(node: NodeInMe
         await idle(spine)
         shown = await command("status")
         assert shown.exit_code == 0, shown.stderr
-        assert re.search(rf"{M} +@{A} +1 +2 \(held at 1\)", shown.stdout)
+        assert re.search(rf"{M}@{A} +1 → 2 \(held\)", shown.stdout)
         told = await command("history", M)
-        assert re.search(r"activate @champion +2 → 1 +operator +complete", told.stdout)
+        assert re.search(r"churn@champion +activate +2 → 1 +complete +operator", told.stdout)
         as_json = await command("history", M, "--json", "--limit", "1")
         (entry,) = json.loads(as_json.stdout)["entries"]
         assert (entry["version"], entry["previous"]) == (1, 2)
@@ -349,7 +349,7 @@ async def test_the_command_asks_another_machine_with_the_token(node: NodeInMemor
         }
         shown = await command("status", **remote)
         assert shown.exit_code == 0, shown.stderr
-        assert re.search(rf"{M} +@{A} +2 +2", shown.stdout)
+        assert re.search(rf"{M}@{A} +2 ", shown.stdout)
         done = await command("--url", f"{url}/", "--token", "right", "rollback", f"{M}@{A}")
         assert (done.exit_code, node.gateway.points(M, A)) == (0, 1), done.stderr
         refused = await command("--url", url, "history")

@@ -256,11 +256,13 @@ async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None
         assert re.search(rf"{M}@{A} means version 1 here, since .* by poll", told.stdout)
         assert "the registry points it at version 2" in told.stdout
         assert "quarantined: " in told.stdout
-        assert re.search(r"fetch +2 +poll +refused +\d+\.\d\d s \(.*fetch \d", told.stdout)
+        assert re.search(
+            r"fetch +2 +refused +poll +\d+\.\d\d s\n.*\n? +locate .*fetch \d", told.stdout
+        )
         as_json = await command("explain", M, "--json")
         assert json.loads(as_json.stdout)["selectors"][0]["why"] == "quarantined"
         shown = await command("quarantine", "list")
-        assert re.search(rf"{M} +2 +\d+ s ago +not as stamped +sha256:", shown.stdout)
+        assert re.search(rf"{M}/2 +not as stamped +\d+ s ago +sha256:", shown.stdout)
         refused = await command("quarantine", "retry", f"{M}/2")
         assert refused.exit_code == 1
         assert f"{M}/2 is quarantined again: " in refused.stderr
@@ -268,10 +270,10 @@ async def test_the_commands_explain_sync_and_release(node: NodeInMemory) -> None
         node.registry.point(M, A, 1)
         done = await command("sync", M)
         assert (done.exit_code, done.stderr) == (0, "")
-        assert re.search(rf"{M} +@{A} +1 +1", done.stdout)
+        assert re.search(rf"{M}@{A} +1 ", done.stdout)
         await command("freeze")
         told = await command("history", M)
-        assert re.search(r"\(this node\) +freeze +- +operator +complete", told.stdout)
+        assert re.search(r"\(this node\) +freeze +- +complete +operator", told.stdout)
 
 
 async def test_sync_that_takes_longer_than_its_patience_is_pending(

@@ -44,7 +44,7 @@ def pending(name, number):
 
 
 def listed(models, versions):
-    return _aspired(models, versions, 5.0, {})
+    return _aspired(models, versions, 5.0, {}, "without_aliases")
 
 
 class Server:
@@ -96,7 +96,7 @@ def test_versions_are_asked_for_only_where_a_model_shows_a_change():
     assert [call for call, _ in server.calls] == ["models"] * 2
     server.models[1] = model("m1", {"champion": "1"})
     server.calls.clear()
-    assert registry.aspired(second).models["m1"].aliases == {"champion": 1, "latest": 1}
+    assert registry.aspired(second).models["m1"].aliases == {"champion": 1}
     assert server.calls[2:] == [("versions", "name = 'm1'")]
 
 
@@ -181,8 +181,8 @@ def test_a_model_that_is_gone_after_its_versions_were_listed_is_not_listed(monke
 
 def test_latest_is_the_highest_ready_version():
     versions = [version("m", 2), version("m", 10), version("m", 11, status="FAILED_REGISTRATION")]
-    found = listed([model("m", {"champion": "2"})], versions).models["m"]
-    assert found.aliases == {"champion": 2, "latest": 10}
+    found = listed([model("m")], versions).models["m"]
+    assert found.aliases == {"latest": 10}
     assert sorted(found.versions) == [2, 10]
     assert found.problems == ()
 
@@ -205,7 +205,7 @@ def test_an_alias_that_cannot_be_followed_is_a_problem_of_its_model_only(
 ):
     versions = [version("m", 1), version("m", 3, status="PENDING_REGISTRATION"), version("n", 1)]
     aspired = listed([model("m", {alias: target, "fine": "1"}), model("n")], versions)
-    assert aspired.models["m"].aliases == {"fine": 1, "latest": 1}
+    assert aspired.models["m"].aliases == {"fine": 1}
     assert aspired.models["m"].unfollowed == unfollowed
     (problem,) = aspired.models["m"].problems
     assert alias in problem
@@ -218,10 +218,10 @@ def test_an_impossible_version_leaves_out_itself_only(number):
     models = [model("m", {"champion": "1", "canary": str(number)}), model("n", {"champion": "1"})]
     rows = [version("m", 1), version("m", number), version("n", 1)]
     found = listed(models, rows).models
-    assert found["m"].aliases == {"champion": 1, "latest": 1}
+    assert found["m"].aliases == {"champion": 1}
     assert found["m"].unfollowed == {"canary"}, "it is there, and what it means here goes on"
     assert sorted(found["m"].versions) == [1]
-    assert found["n"].aliases == {"champion": 1, "latest": 1}
+    assert found["n"].aliases == {"champion": 1}
     left_out, pointed = found["m"].problems
     assert f"the version '{number}' is ignored: a version must be a whole number" in left_out
     assert f"'canary' points at '{number}', which cannot be a version" in pointed

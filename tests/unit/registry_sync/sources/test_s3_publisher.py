@@ -68,7 +68,7 @@ def test_a_published_folder_is_listed_with_its_digest_and_aliases(s3, folder):
     found = listed(s3)
     assert (done.version, done.uploaded, done.guarded) == (1, True, True)
     assert found.versions[1].expected_digest == done.manifest.digest
-    assert found.aliases == {"champion": 1, "latest": 1}
+    assert found.aliases == {"champion": 1}
     assert {key: s3.objects[f"{FOLDER}1/{key}"].content for key in FILES} == FILES
     total = sum(map(len, FILES.values()))
     assert seen[-1] == ("upload", total, total)
@@ -85,7 +85,7 @@ def test_second_publication_is_the_next_version_and_moves_its_aliases(s3, folder
     publish(s3, folder, aliases=["champion", "stable"])
     (folder / "more").write_bytes(b"more")
     assert publish(s3, folder, aliases=["champion"]).version == 2
-    assert listed(s3).aliases == {"champion": 2, "stable": 1, "latest": 2}
+    assert listed(s3).aliases == {"champion": 2, "stable": 1}
 
 
 def test_what_a_publication_left_unfinished_is_left_alone(s3, folder):
@@ -211,7 +211,7 @@ def test_aliases_written_by_others_meanwhile_are_kept(s3, folder):
 
     before(s3, "put_object", meanwhile, "aliases.json")
     publish(s3, folder, aliases=["champion"])
-    names = {"other-0", "other-1", "other-2", "champion", "latest"}
+    names = {"other-0", "other-1", "other-2", "champion"}
     assert set(listed(s3).aliases) == names
 
 
@@ -253,7 +253,7 @@ def test_a_storage_without_conditions_is_published_to_and_it_is_said(folder, con
     done = publish(s3, folder, aliases=["champion"])
     assert (done.version, done.guarded) == (1, False)
     assert publish(s3, folder, aliases=["champion"]).version == 2
-    assert listed(s3).aliases == {"champion": 2, "latest": 2}
+    assert listed(s3).aliases == {"champion": 2}
 
 
 @pytest.mark.parametrize("conditions", ["kept", "ignored", "unknown"])

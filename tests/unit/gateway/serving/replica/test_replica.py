@@ -139,7 +139,7 @@ async def test_worker_that_ends_after_hello_stops_its_replica():
     replica = Replica("m/1", launcher, LIMITS, stopped.append)
     launcher.say(Hello(1, "3.11"))
     launcher.worker.kill()
-    with pytest.raises(LoadError, match="ended before"):
+    with pytest.raises(LoadError, match="was ended by SIGKILL before"):
         await asyncio.wait_for(replica.start(LOAD), 10)
     assert replica.state is ReplicaState.STOPPED
     assert stopped == [replica]
@@ -510,6 +510,31 @@ async def test_load_with_a_lost_proof_is_tried_again_without_it():
     assert kept == [replace(PROOF, lost=MAX_LOST)]
 
 
+async def test_a_worker_that_crashes_in_its_load_says_how_and_what_it_wrote():
+    replica, starting = await load_with(LIMITS)
+    worker = replica._launcher.worker
+    worker.status = -11
+    worker.spoken.send_bytes(b"Fatal Python error: Segmentation fault")
+    worker.kill()
+    with pytest.raises(LoadError) as crashed:
+        await asyncio.wait_for(starting, 10)
+    await replica.wait_stopped()
+    assert crashed.value.failure == "worker_crashed"
+    assert crashed.value.message.startswith("the worker was ended by SIGSEGV before it was ready")
+    assert "it wrote: " in crashed.value.message
+    assert "Segmentation fault" in crashed.value.message
+
+
+async def test_an_exit_status_that_never_comes_delays_an_end_for_a_moment_only():
+    replica, starting = await load_with(LIMITS)
+    worker = replica._launcher.worker
+    worker.status = None
+    worker.kill()
+    with pytest.raises(LoadError, match="worker_died: the worker ended before it was ready"):
+        await asyncio.wait_for(starting, 10)
+    await replica.wait_stopped()
+
+
 async def test_worker_that_dies_in_its_first_proof_keeps_its_progress():
     kept: list[Proof] = []
     begun = Proving(replace(LOST, batching="alone", joined_rows=1).as_header())
@@ -518,7 +543,7 @@ async def test_worker_that_dies_in_its_first_proof_keeps_its_progress():
     under_way = lambda: replica._proofs._under_way  # noqa: E731 - shorter than its name
     await becomes(lambda: under_way() and under_way().unproved == LOST, "the next one began")
     replica._launcher.worker.kill()
-    with pytest.raises(LoadError, match="ended before"):
+    with pytest.raises(LoadError, match="was ended by SIGKILL before"):
         await asyncio.wait_for(starting, 10)
     await replica.wait_stopped()
     assert kept == [LOST]

@@ -383,6 +383,23 @@ async def test_worker_that_died_loading_is_started_with_a_new_order():
     await world.set.close(0.1)
 
 
+@pytest.mark.parametrize(
+    ("ends", "failure"),
+    [
+        (["worker_crashed"] * 3, "worker_crashed"),
+        (["worker_crashed", "worker_died", "worker_crashed"], "worker_died"),
+        (["worker_died"] * 3, "worker_died"),
+    ],
+)
+async def test_only_a_worker_that_crashes_in_every_try_has_crashed_for_its_bytes(ends, failure):
+    world = World()
+    world.failures = [LoadError(one, "it ended") for one in ends]
+    with pytest.raises(LoadError, match=failure):
+        await world.stage(key("a"))
+    assert world.starts == ["a/1"] * 3
+    await world.set.close(0.1)
+
+
 async def test_many_new_models_evict_one_resident_only():
     world = World(count=3)
     for name in ("a", "b", "c"):
@@ -632,3 +649,27 @@ async def test_hanging_load_does_not_delay_other_loads(monkeypatch):
     world.gate.set()
     for lease in await asyncio.gather(*hanging, other):
         lease.release()
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        ({"count": 1}, "GATEWAY_MAX_RESIDENT"),
+        ({"count": 9, "megabytes": 15}, "GATEWAY_MAX_RESIDENT_BYTES"),
+    ],
+)
+async def test_callers_of_an_evicted_version_are_counted_with_the_setting(limits, setting):
+    world = World(**limits)
+    for name in ("a", "b", "a"):
+        await world.use(name)
+    (cost,) = world.set.eviction_costs.lately()
+    assert (cost.setting, cost.requests) == (setting, 1)
+    await world.set.close(0.1)
+
+
+async def test_first_callers_of_a_version_are_no_cost_of_evictions():
+    world = World(count=1)
+    for name in ("a", "b", "c"):
+        await world.use(name)
+    assert world.set.eviction_costs.lately() == []
+    await world.set.close(0.1)

@@ -1,5 +1,7 @@
 """The verdict on what a model was logged with."""
 
+import platform
+
 import pytest
 import sklearn
 
@@ -28,6 +30,23 @@ def test_the_setting_says_what_a_mismatch_means(
 ) -> None:
     assert judge([HERE], on_mismatch).as_body() == {"status": "ok", "mismatches": []}
     assert judge(ELSEWHERE, on_mismatch).status is status
+
+
+@pytest.mark.parametrize(
+    ("logged", "mismatches"),
+    [
+        (platform.python_version(), ()),
+        (".".join(platform.python_version_tuple()[:2]), ()),
+        (None, ()),
+        ("a name", ()),
+        ("3.99.1", (f"Python (here {platform.python_version()}, logged with 3.99)",)),
+        ("3.1", (f"Python (here {platform.python_version()}, logged with 3.1)",)),
+    ],
+)
+def test_another_minor_version_of_python_is_a_mismatch(
+    logged: str | None, mismatches: tuple[str, ...]
+) -> None:
+    assert judge([HERE], MismatchPolicy.WARN, python=logged).mismatches == mismatches
 
 
 def test_a_mismatch_is_said_in_words() -> None:

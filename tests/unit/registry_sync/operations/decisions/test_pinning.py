@@ -219,7 +219,7 @@ async def test_the_command_pins_and_freezes(node: NodeInMemory) -> None:
         assert f"{M}@{A} is pinned at version 2 (was 1)." in done.stdout
         assert (await command("freeze")).exit_code == 0
         shown = await command("status")
-        assert re.search(rf"{M} +@{A} +2 +1 \(pinned at 2\)", shown.stdout)
+        assert re.search(rf"{M}@{A} +2 → 1 \(pinned\)", shown.stdout)
         assert re.search(r"frozen \d+ s ago by operator", shown.stdout)
         done = await command("unpin", f"{M}@{A}")
         assert "It stays at version 2: this node is frozen" in done.stdout

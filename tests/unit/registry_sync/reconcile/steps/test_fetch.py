@@ -61,7 +61,7 @@ async def test_an_operator_sees_how_far_each_fetch_is(node: NodeInMemory) -> Non
         assert json.loads((await command("status", "--json")).stdout)["fetches"] == [fetch]
         for words in (("status",), ("explain", M)):
             assert (
-                "fetching churn 1: 2.0 MB of 4.0 MB (50%), begun" in (await command(*words)).stdout
+                "fetching churn/1: 2.0 MB of 4.0 MB (50%), begun" in (await command(*words)).stdout
             )
         gate.set()
         await node.settles_at(1)

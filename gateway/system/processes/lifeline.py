@@ -1,8 +1,8 @@
-"""Become a command that ends with the control plane: ``python -I -S lifeline.py PIPE COMMAND…``.
+"""Become a command that ends with its parent: ``python -I -S lifeline.py PIPE COMMAND…``.
 
-``PIPE`` is the inherited read end of a pipe whose write end only the control plane holds. When the
-write end closes, at the latest when the control plane dies, the kernel kills the process group that
-this process leads. PDEATHSIG would not do: it follows the thread that started the process.
+``PIPE`` is the inherited read end of a pipe whose write end only the parent holds. When the write
+end closes, at the latest when the parent dies, the kernel kills the process group that this process
+leads. PDEATHSIG would not do: it follows the thread that started the process.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from registry_sync.artifacts.environments import lifeline
+from gateway.system.processes import lifeline
 from tests.fakes.pythons import ended
 
 

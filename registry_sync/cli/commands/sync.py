@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from registry_sync.cli.arguments import AsJson, ModelArgument, of_model, of_version
 from registry_sync.cli.client import call
+from registry_sync.cli.commands.status import print_aliases
 from registry_sync.cli.output import (
     ago,
     is_done,
@@ -18,21 +18,29 @@ from registry_sync.cli.output import (
     print_done,
     print_error,
     print_note,
+    print_table,
     short,
-    table_console,
 )
-from registry_sync.cli.status import alias_table
+from registry_sync.cli.tables import Column, Row
 from registry_sync.cli.waiting import Wait, conclude, of_acceptance, of_bytes, of_retry, of_sync
 from registry_sync.domain import (
     AliasState,
     Outcome,
     QuarantineAnswer,
     Quarantines,
+    QuarantineState,
     RetryAnswer,
     SelectorState,
     SyncAnswer,
 )
 
+_COLUMNS = (
+    Column("version"),
+    Column("incident"),
+    Column("since", 1),
+    Column("expected", 3),
+    Column("found", 2),
+)
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL/VERSION", help="Such as churn/3.")]
 
 _RETRIED: Mapping[Outcome, str] = {
@@ -81,7 +89,7 @@ def sync(model: ModelArgument, *, wait: Wait = True, as_json: AsJson = False) ->
 def _print_sync(answer: SyncAnswer) -> None:
     if answer.reason:
         print_error(f"the registry could not be listed: {answer.reason}")
-    table_console().print(alias_table((answer.model, _state(one)) for one in answer.explained))
+    print_aliases((answer.model, _state(one)) for one in answer.explained)
 
 
 def _state(one: SelectorState) -> AliasState:
@@ -121,18 +129,18 @@ def _print_quarantines(answer: Quarantines) -> None:
     if not answer.quarantines:
         print_note("No version is quarantined.")
         return
-    table = Table("model", "version", "since", "incident", "expected", "found", "why", box=None)
-    for one in answer.quarantines:
-        table.add_row(
-            Text(one.model),
-            str(one.version),
-            ago(one.at),
-            one.incident.replace("_", " "),
-            short(one.expected_digest),
-            short(one.found_digest),
-            Text(f"{one.reason}; {one.way_out}"),
-        )
-    table_console().print(table)
+    print_table(_COLUMNS, map(_row, answer.quarantines))
+
+
+def _row(one: QuarantineState) -> Row:
+    cells = [
+        Text(f"{one.model}/{one.version}"),
+        Text(one.incident.replace("_", " ")),
+        Text(ago(one.at)),
+        Text(short(one.expected_digest)),
+        Text(short(one.found_digest)),
+    ]
+    return Row(cells, [Text(f"{one.reason}; {one.way_out}")])
 
 
 def accept_quarantined(

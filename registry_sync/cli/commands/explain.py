@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gateway.contract import CatalogueVersion
 from registry_sync.cli.arguments import AsJson, ModelArgument, of_selector
 from registry_sync.cli.client import call
-from registry_sync.cli.history import history_table
-from registry_sync.cli.output import ago, failed, print_answer, short, table_console, text_console
-from registry_sync.cli.status import fetch_line
+from registry_sync.cli.commands.history import print_entries
+from registry_sync.cli.commands.status import fetch_line
+from registry_sync.cli.output import ago, failed, print_answer, print_table, short, text_console
+from registry_sync.cli.tables import Column, Row
 from registry_sync.domain import ExplainAnswer, SelectorState
+
+_COLUMNS = (Column("version"), Column("state"), Column("stamped", 1), Column("digest", 2))
 
 
 def explain(
@@ -50,10 +52,11 @@ def _print_explanation(answer: ExplainAnswer) -> None:
     for fetch in answer.fetches:
         out.print(fetch_line(fetch))
     if answer.versions:
-        out.print(_versions_table(answer.versions))
+        out.print("")
+        print_table(_COLUMNS, (_version_row(answer.model, one) for one in answer.versions))
     if answer.attempts:
         out.print("")
-        table_console().print(history_table(answer.attempts))
+        print_entries(answer.attempts)
 
 
 def _print_selector(out: Console, model: str, one: SelectorState) -> None:
@@ -75,14 +78,11 @@ def _print_selector(out: Console, model: str, one: SelectorState) -> None:
         out.print(Text(f"  {failed(one.failures, one.failure, one.retry_at)}", "yellow"))
 
 
-def _versions_table(versions: list[CatalogueVersion]) -> Table:
-    table = Table("version", "state", "digest", "stamped", "why", box=None)
-    for one in versions:
-        table.add_row(
-            str(one.version),
-            one.state,
-            short(one.digest),
-            "yes" if one.stamped else "no",
-            Text(one.reason or ""),
-        )
-    return table
+def _version_row(model: str, one: CatalogueVersion) -> Row:
+    cells = [
+        Text(f"{model}/{one.version}"),
+        Text(one.state),
+        Text("yes" if one.stamped else "no"),
+        Text(short(one.digest)),
+    ]
+    return Row(cells, [Text(one.reason)] if one.reason else [])
