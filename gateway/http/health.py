@@ -1,4 +1,4 @@
-"""Live, ready and metrics. Ready depends on no control plane, registry or model."""
+"""Live, ready and metrics. Once a node knows its registry, ready depends on nothing else."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings
 
 _NEAR = 0.6
 """Similarity, without the prefix, above which a setting may be the one that is meant."""
-_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")
+_OF_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)\Z")
 """Variables that Kubernetes gives every pod for each service, such as one called ``gateway``."""
 NO_LONGER_A_SETTING = "it is no longer a setting"
 
@@ -43,12 +43,14 @@ def misnamed_settings(
     prefix = settings.model_config["env_prefix"]
     fields = settings.model_fields.items()
     known = [one for name, field in fields for one in _variables(prefix, name, field)]
-    for name in sorted(one for one in names if one.startswith(prefix) and one not in known):
-        if _OF_KUBERNETES.search(name):
+    bare = {one.removeprefix(prefix): one for one in known}
+    present = frozenset(names)
+    for name in sorted(one for one in present if one.startswith(prefix) and one not in known):
+        service = name.removesuffix("_PORT")
+        if _OF_KUBERNETES.search(name) or f"{service}_SERVICE_HOST" in present:
             continue
-        bare = [one.removeprefix(prefix) for one in known]
         near = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1, cutoff=_NEAR)
-        meant = f"; {prefix}{near[0]} may be meant" if near else ""
+        meant = f"; {bare[near[0]]} may be meant" if near else ""
         yield f"{name} is ignored: {former.get(name) or f'no setting has this name{meant}'}"
 
 

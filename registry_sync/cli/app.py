@@ -7,7 +7,7 @@ answer; 4 not done yet. Results go to stdout, errors and progress to stderr.
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None, name: str | None = None) -> None:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"registry-gateway {version('registry-gateway')}")
+        try:
+            release = version("registry-gateway")
+        except PackageNotFoundError:  # a checkout that is not installed
+            release = "(not installed)"
+        typer.echo(f"registry-gateway {release}")
         raise typer.Exit
 
 

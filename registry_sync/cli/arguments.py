@@ -70,7 +70,7 @@ def new_alias(text: str) -> str:
     with _checked(f"{text!r} is not an alias"):
         alias = parse_alias(text.removeprefix("@"))
     if alias == LATEST:
-        fail(f"{LATEST!r} always means the highest version, and cannot be set", ExitStatus.USAGE)
+        fail(f"{LATEST!r} means the highest version, and cannot be set", ExitStatus.USAGE)
     return alias
 
 

@@ -115,7 +115,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
 
 
 def _width_of(out: Console) -> int | None:
-    """Return the width of the terminal, or None for a pipe or a file, which have none."""
+    """Return the width of the terminal, or that of COLUMNS, or None: a pipe has no width."""
     return out.width if out.is_terminal or "COLUMNS" in os.environ else None
 
 

@@ -34,7 +34,9 @@ def read_aliases(
             problems.append(f"the alias {text!r} is ignored: {error}")
             continue
         if alias == LATEST:
-            problems.append(f"the alias {text!r} is ignored: it always means the highest version")
+            problems.append(
+                f"the alias {text!r} is ignored: where a model has it, it means the highest version"
+            )
             continue
         try:
             version = parse_version(str(target))
@@ -50,6 +52,7 @@ def read_aliases(
             unfollowed.add(alias)
             problems.append(f"the alias {text!r} points at version {version}, which is {status}")
     ready = [version for version, status in statuses.items() if status == READY]
-    if ready and (latest == "always" or (latest == "without_aliases" and not listed)):
+    has_others = any(alias != LATEST for alias in listed)
+    if ready and (latest == "always" or (latest == "without_aliases" and not has_others)):
         aliases[LATEST] = max(ready)
     return aliases, unfollowed, problems

@@ -21,8 +21,7 @@ import structlog
 
 from gateway.system.processes import bound_command, importable
 
-_REFUSALS = frozenset({1, 2})
-"""Exit statuses of a process whose settings or node do not let it start."""
+_FAILED, _WRONG_SETTING = 1, 2
 _UP_AFTER_S = 10.0
 """Time after which a process has started, whatever ends it later."""
 _LASTED_S = 60.0
@@ -30,6 +29,7 @@ _LASTED_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _MOST_DOUBLINGS = 8
 _SIGNALS_UNTIL_KILL = 3
+_DRAIN_S, _STOP_MARGIN_S = 30.0, 15.0
 _NOT_STARTED = 71
 """The exit status of an operating system error, by ``sysexits.h``."""
 _log = structlog.get_logger("up")
@@ -37,13 +37,21 @@ _log = structlog.get_logger("up")
 
 @dataclass(frozen=True, slots=True)
 class NodeProcess:
-    """A process of the node: its name in the log, and the module that Python runs."""
+    """A process of the node: its name in the log, and the module that Python runs.
+
+    ``refusals`` are the exit statuses with which it refuses its start, so that the node cannot run.
+    """
 
     name: str
     module: str
+    refusals: frozenset[int]
 
 
-_PLANES = (NodeProcess("gateway", "gateway"), NodeProcess("control plane", "registry_sync"))
+_PLANES = (
+    NodeProcess("gateway", "gateway", frozenset({_FAILED, _WRONG_SETTING})),
+    # Without it the gateway serves on, so that only a person's mistake ends the node.
+    NodeProcess("control plane", "registry_sync", frozenset({_WRONG_SETTING})),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +70,22 @@ class End:
         return f"signal {-self.status}"
 
 
-def pause_before_restart(end: End, *, was_up: bool, short_runs: int) -> float | None:
-    """Return the seconds until an ended process is started again; None if that is in vain.
+def pause_before_restart(short_runs: int) -> float:
+    """Return the seconds until an ended process is started again.
 
-    It is in vain if the process refuses its start.
-
-    Args:
-        end: Its latest end.
-        was_up: Whether it has ever been up for longer than a start takes.
-        short_runs: How many of its runs in a row were short, the latest included.
+    ``short_runs`` is how many of its runs in a row were short, the latest included.
     """
-    if end.status in _REFUSALS and not was_up:
-        return None
     doublings = min(max(0, short_runs - 1), _MOST_DOUBLINGS)
     return min(math.ldexp(_FIRST_PAUSE_S, doublings), _LONGEST_PAUSE_S)
+
+
+def _stop_limit_s(environ: Mapping[str, str]) -> float:
+    """Return the seconds after which a process that was told to end is killed."""
+    try:
+        drain_s = float(environ.get("GATEWAY_DRAIN_TIMEOUT_S", ""))
+    except ValueError:  # not set, or refused by the gateway
+        drain_s = _DRAIN_S
+    return drain_s + _STOP_MARGIN_S
 
 
 class NodeProcesses:
@@ -87,6 +97,7 @@ class NodeProcesses:
         self._running: dict[NodeProcess, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._signals = 0
+        self._signal = signal.SIGTERM
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT, or until a process refuses to start; return its status."""
@@ -98,15 +109,27 @@ class NodeProcesses:
         return max(one.result() for one in kept)
 
     def stop(self) -> None:
-        """End the processes: in order, at once if called again, and killed if called thrice."""
+        """End the processes: in order, at once if called again, and killed if called thrice.
+
+        They are killed, too, if they take longer than the gateway's drain may.
+        """
         self._signals += 1
         self._stopping.set()
         if self._signals == 1:
             _log.info("node.stopping", again="at once")
-        number = signal.SIGKILL if self._signals >= _SIGNALS_UNTIL_KILL else signal.SIGTERM
+            asyncio.get_running_loop().call_later(_stop_limit_s(self._environ), self._kill)
+        if self._signals >= _SIGNALS_UNTIL_KILL:
+            self._signal = signal.SIGKILL
+        self._send()
+
+    def _kill(self) -> None:
+        self._signal = signal.SIGKILL
+        self._send()
+
+    def _send(self) -> None:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+                process.send_signal(self._signal)
 
     async def _keep(self, which: NodeProcess) -> int:
         """Keep a process running until all stop; return 0, or the status of its refusal."""
@@ -117,11 +140,11 @@ class NodeProcesses:
                 break
             was_up = was_up or end.ran_s >= _UP_AFTER_S
             short_runs = short_runs + 1 if end.ran_s < _LASTED_S else 0
-            pause_s = pause_before_restart(end, was_up=was_up, short_runs=short_runs)
-            if pause_s is None:
+            if end.status in which.refusals and not was_up:
                 _log.error("process.refused", process=which.name, end=str(end))
                 self.stop()
                 return end.status
+            pause_s = pause_before_restart(short_runs)
             _log.error("process.ended", process=which.name, end=str(end), restart_in_s=pause_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
@@ -139,7 +162,7 @@ class NodeProcesses:
             self._running[which] = process
             held.callback(self._running.pop, which)
             if self._stopping.is_set():  # the signal came while the process was started
-                process.terminate()
+                self._send()
             return End(await process.wait(), time.monotonic() - began)
 
     async def _start(

@@ -133,5 +133,5 @@ def test_a_folder_of_one_plane_is_that_of_both(folder: Path) -> None:
     up.until_it_says("observation.restarted")
     up.process.terminate()
     assert up.ended() == 0
-    assert (folder / "theirs" / "table.json").parent.is_dir()
+    assert (folder / "theirs" / "node_id").is_file()
     assert not (folder / ".registry-gateway").exists()

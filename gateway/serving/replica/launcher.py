@@ -43,6 +43,8 @@ _PAUSE_S = 0.2
 _FORKSERVER_TIMEOUT_S = 90.0
 """Many times what the forkserver needs for its imports on a slow machine."""
 _STOP_TIMEOUT_S = 3.0
+_UNKNOWN_STATUS = 255
+"""What multiprocessing returns if the forkserver has died."""
 _NO_INTERPRETER = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC}
 _MEMORY = Path("/dev/shm")  # noqa: S108  # only private folders are made in it
 
@@ -250,7 +252,7 @@ class ForkserverLauncher:
             self._measured = (forkserver_pid, _anonymous_bytes(forkserver_pid))
         return WorkerProcess(
             *(started.pid, ends.channel, exited, ends.lifeline, ends.output),
-            exit_status=started.poll,
+            exit_status=started.known_status,
             release=started.close,
         )
 
@@ -275,6 +277,11 @@ class _Fork(popen_forkserver.Popen):
     """
 
     _fds: list[int]
+
+    def known_status(self) -> int | None:
+        """Return the exit status, or None if the forkserver has not reported it, or has died."""
+        status: int | None = self.poll()
+        return None if status == _UNKNOWN_STATUS else status
 
     def _launch(self, process_obj: BaseProcess) -> None:
         orders = io.BytesIO()

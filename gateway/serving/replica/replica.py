@@ -151,6 +151,7 @@ class Replica:
         self._channel: Channel | None = None
         self._output: OutputLog | None = None
         self._exit = WorkerEnd()
+        self._is_ordered = False
         self._in_flight: dict[int, InFlight] = {}
         self._in_flight_bytes = 0
         self._next_id = 1
@@ -215,6 +216,8 @@ class Replica:
                 self._watch(self._worker, load)
                 self._up = self._loop.create_future()
                 await self._up
+                if self.state is ReplicaState.DRAINING and not self._is_ended_by_owner:
+                    await self.wait_stopped()  # it crashed as it became ready: learn how
                 return self._become_ready()
         except TimeoutError as error:
             raise self._late() from error
@@ -289,6 +292,7 @@ class Replica:
         """Order the load of a worker that speaks this gateway's protocol."""
         if hello.protocol_version == messages.PROTOCOL_VERSION and self._channel is not None:
             self.state = ReplicaState.LOADING
+            self._is_ordered = True
             self._channel.send(Kind.LOAD, 0, messages.encode_header(self._proofs.order))
             return
         reason = (
@@ -348,7 +352,9 @@ class Replica:
             return LoadError("stopped", "the gateway ended the worker before it was ready")
         output = last_lines(self._output.tail) if self._output else ""
         wrote = f"; it wrote: {output}" if output else ""
-        failure = "worker_crashed" if self._exit.is_crash else "worker_died"
+        # Before its order a worker has met no byte of the model.
+        crashed = self._is_ordered and self._exit.is_crash
+        failure = "worker_crashed" if crashed else "worker_died"
         return LoadError(failure, f"the worker {self._exit} before it was ready{wrote}")
 
     # --- requests ---------------------------------------------------------------------------------
@@ -650,7 +656,7 @@ class Replica:
             return
         if self._worker is not None and not self._is_ended_by_owner:
             self.state = ReplicaState.DRAINING
-            with contextlib.suppress(OSError):  # the end counts, whatever its status
+            with contextlib.suppress(Exception):  # the end counts, whatever its status
                 self._exit = WorkerEnd(self._worker.exit_status())
             if self._exit.status is None and looks:
                 self._loop.call_later(_STATUS_LOOK_S, self._end_by_itself, looks - 1)

@@ -17,8 +17,6 @@ _OF_A_FAULT = frozenset(
     }
 )
 """Signals that a process gets for what it does itself. Others come from outside."""
-_UNKNOWN_STATUS = 255
-"""What multiprocessing reports if the forkserver died and took the status with it."""
 _FATAL = "Fatal Python error"
 _EXTENSIONS = "Extension modules:"
 _LINES = 6
@@ -34,13 +32,13 @@ class WorkerEnd:
     @property
     def is_crash(self) -> bool:
         """Whether the process ended itself, so that the same bytes are likely to do so again."""
-        if self.status in (None, _UNKNOWN_STATUS):
+        if self.status is None:
             return False
         return self.status >= 0 or -self.status in _OF_A_FAULT
 
     def __str__(self) -> str:
         """Return the end as the end of a sentence about the worker."""
-        if self.status in (None, _UNKNOWN_STATUS):
+        if self.status is None:
             return "ended"
         if self.status >= 0:
             return f"ended itself with exit status {self.status}"

@@ -22,6 +22,7 @@ class Demand:
         staged_at: Monotonic seconds when the last stage joined; it waits for room as callers do.
         paused_until: No replica starts before, since the last one failed or died.
         replicas: The number of replicas that are needed; callers need one.
+        evicted_by: The setting whose limit evicted the version lately, or None.
         waiters: Callers, oldest first.
         stages: Each is done when all replicas are ready.
     """
@@ -31,6 +32,7 @@ class Demand:
     staged_at: float = 0.0
     paused_until: float = 0.0
     replicas: int = 1
+    evicted_by: str | None = None
     waiters: deque[asyncio.Future[Lease]] = field(default_factory=deque)
     stages: list[asyncio.Future[None]] = field(default_factory=list)
 

@@ -88,7 +88,7 @@ class LoadHistory:
         """Record a load that succeeded. It ends the row of failures, not the count of deaths."""
         entry = self._entry(key)
         entry.bytes, entry.peak_bytes = private_bytes, max(private_bytes, peak_bytes)
-        entry.load_s, entry.failures = seconds, 0
+        entry.load_s, entry.failures, entry.evicted_by = seconds, 0, ""
         self._last_load_s = seconds
         self._model_bytes[key.model] = entry.peak_bytes
 

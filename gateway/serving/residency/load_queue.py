@@ -147,7 +147,7 @@ class LoadQueue:
         demand = self._demands.get(key)
         if demand is not None:
             return demand
-        demand = Demand(key, since=self._clock())
+        demand = Demand(key, since=self._clock(), evicted_by=self._load_history.take_eviction(key))
         if not self._is_loading(key):
             self._pause(demand)
         self._demands[key] = demand
@@ -362,9 +362,8 @@ class LoadQueue:
     def _count_waits(self, demand: Demand) -> None:
         """Count the callers of a version that had been evicted."""
         callers = sum(not waiter.done() for waiter in demand.waiters)
-        setting = self._load_history.take_eviction(demand.key)
-        if callers and setting is not None:
-            self.eviction_costs.add(setting, callers, self._clock() - demand.since)
+        if callers and demand.evicted_by is not None:
+            self.eviction_costs.add(demand.evicted_by, callers, self._clock() - demand.since)
 
     def load_failed(self, resident: Resident, error: LoadError, pause_s: float) -> None:
         """Refuse every waiter."""

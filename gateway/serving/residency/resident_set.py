@@ -109,6 +109,8 @@ class ResidentSet:
             demand.leave(waiter)
             self._queue.end_unless_awaited(demand.key)
             if isinstance(error, TimeoutError):
+                if demand.evicted_by is not None:
+                    self.eviction_costs.add(demand.evicted_by, 1, self._load_budget_s)
                 raise self._queue.too_late(demand.key) from error
             raise
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,11 +38,11 @@ def bound_command(pipe: int, command: Sequence[str]) -> list[str]:
 def importable(environ: Mapping[str, str]) -> dict[str, str]:
     """Return variables with which a child finds our modules where this process found them.
 
-    A child that is started with ``-m`` looks beside itself and in ``site-packages``, not inside a
-    zip archive that its parent runs from.
+    A child that is started with ``-P -m`` looks in ``site-packages`` and in ``PYTHONPATH`` only,
+    not in the present folder, and not inside a zip archive that its parent runs from.
     """
     root = Path(__file__).parents[3]
-    if root.is_dir():
+    if str(root) in {sysconfig.get_path("purelib"), site.getusersitepackages()}:
         return dict(environ)
     paths = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
     return {**environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -47,13 +48,19 @@ def status(
     """Show the active and the aspired version of every alias, and why they differ."""
     query = of_model(model) if model is not None else {}
     while True:
-        state = call("GET", "/state", State, params=query)
-        if watch:
-            clear_screen()
-        print_answer(state, lambda found: _print_state(found, model, problems), as_json=as_json)
+        with _going_on(watch):
+            state = call("GET", "/state", State, params=query)
+            if watch and not as_json:
+                clear_screen()
+            print_answer(state, lambda found: _print_state(found, model, problems), as_json=as_json)
         if not watch:
             return
         time.sleep(_WATCH_EVERY_S)
+
+
+def _going_on(watch: bool) -> AbstractContextManager[object]:
+    """Return a context in which a call that fails, and has said so, does not end a watch."""
+    return suppress(typer.Exit) if watch else nullcontext()
 
 
 def _print_state(state: State, model: str | None, only_problems: bool) -> None:
@@ -66,15 +73,15 @@ def _print_state(state: State, model: str | None, only_problems: bool) -> None:
     if shown:
         print_text(Text())
         print_aliases(shown)
-    elif only_problems:
-        print_note("Every alias is at the registry's version.")
     elif model is not None and not state.models:
         print_note(f"Neither the registry nor this node has a model {model!r}.")
+    elif aliases:
+        print_note("Every alias is at the registry's version.")
     for fetch in state.fetches:
         print_text(fetch_line(fetch))
     for work in state.work:
         if work.reason:
-            what = " ".join([work.step, *map(short, work.subject)])
+            what = " ".join([work.step, *map(_part, work.subject)])
             print_text(Text(f"{what}: {failed(work.failures, work.reason, work.retry_at)}"))
 
 
@@ -108,13 +115,19 @@ def _count_line(models: int, aliases: Aliases) -> Text:
     held = sum(alias.held_at is not None for _, alias in aliases)
     line = f"{_several(models, 'model')}, {_several(len(aliases), 'alias')}"
     line += f", {held} held or pinned" if held else ""
-    where = f"{differ} not" if differ else "all"
-    return Text(f"{line}, {where} at the registry's version", "yellow" if differ else "")
+    if aliases:
+        line += f", {f'{differ} not' if differ else 'all'} at the registry's version"
+    return Text(line, "yellow" if differ else "")
 
 
 def _several(count: int, noun: str) -> str:
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count} {noun if count == 1 else plural}"
+
+
+def _part(one: str) -> str:
+    """Return a part of a step's subject: a digest is shortened, a name is not."""
+    return short(one) if one.startswith("sha256:") else one
 
 
 def _differs(alias: AliasState) -> bool:

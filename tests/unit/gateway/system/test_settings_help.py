@@ -38,9 +38,17 @@ def test_a_former_name_that_is_like_a_present_one_is_not_taken_for_it(
 
 
 def test_variables_that_kubernetes_makes_for_a_service_are_not_reported() -> None:
-    names = ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_8080_TCP", "PORT_8080_TCP_ADDR")
+    names = (
+        *("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"),
+        *("PUBLIC_SERVICE_HOST", "PUBLIC_PORT"),
+    )
     variables = [f"GATEWAY_{name}" for name in names]
     assert list(misnamed_settings(gateway.settings.GatewaySettings, variables, {})) == []
+
+
+def test_a_setting_with_a_second_name_is_meant_by_the_name_that_it_has() -> None:
+    (reason,) = misnamed_settings(SyncSettings, [f"{PREFIX}MLFLOW_TRACKING_URI"], {})
+    assert reason.endswith("; MLFLOW_TRACKING_URI may be meant")
 
 
 def test_a_default_that_follows_from_another_is_shown_with_it() -> None:

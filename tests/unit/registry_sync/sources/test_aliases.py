@@ -17,6 +17,7 @@ STATUSES = {1: "READY", 2: "READY", 3: "PENDING_REGISTRATION"}
         ("without_aliases", {"champion": 1}, False),
         ("without_aliases", {"champion": 3}, False),
         ("without_aliases", {"champion": "none"}, False),
+        ("without_aliases", {"latest": 1}, True),
         ("always", {}, True),
         ("always", {"champion": 1}, True),
     ],

@@ -1,32 +1,32 @@
-"""When a process of the node that has ended is started again."""
+"""When a process of the node that has ended is started again, and how long its end may take."""
 
 import pytest
 
-from registry_sync.system.node_processes import End, pause_before_restart
-
-
-@pytest.mark.parametrize(
-    ("status", "was_up", "pause_s"),
-    [
-        (1, False, None),
-        (2, False, None),
-        (1, True, 0.5),
-        (2, True, 0.5),
-        (0, False, 0.5),
-        (-9, False, 0.5),
-        (71, False, 0.5),
-    ],
+from registry_sync.system.node_processes import (
+    _PLANES,
+    End,
+    _stop_limit_s,
+    pause_before_restart,
 )
-def test_a_process_that_refuses_its_start_is_not_started_again(
-    status: int, was_up: bool, pause_s: float | None
-) -> None:
-    assert pause_before_restart(End(status, 1.0), was_up=was_up, short_runs=1) == pause_s
 
 
 def test_pauses_grow_while_runs_are_short_and_are_bounded() -> None:
-    ends = [(count, End(-11, 1.0)) for count in (0, 1, 2, 3, 6, 7, 10_000)]
-    pauses = [pause_before_restart(end, was_up=True, short_runs=count) for count, end in ends]
+    pauses = [pause_before_restart(count) for count in (0, 1, 2, 3, 6, 7, 10_000)]
     assert pauses == [0.5, 0.5, 1.0, 2.0, 16.0, 30.0, 30.0]
+
+
+def test_a_control_plane_that_fails_does_not_end_the_gateway() -> None:
+    assert [(one.name, set(one.refusals)) for one in _PLANES] == [
+        ("gateway", {1, 2}),
+        ("control plane", {2}),
+    ]
+
+
+@pytest.mark.parametrize(("given", "limit_s"), [("", 45), ("5", 20), ("many", 45)])
+def test_the_end_may_take_as_long_as_the_gateway_drains_and_a_margin(
+    given: str, limit_s: float
+) -> None:
+    assert _stop_limit_s({"GATEWAY_DRAIN_TIMEOUT_S": given}) == limit_s
 
 
 @pytest.mark.parametrize(

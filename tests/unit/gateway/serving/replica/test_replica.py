@@ -525,6 +525,16 @@ async def test_a_worker_that_crashes_in_its_load_says_how_and_what_it_wrote():
     assert "Segmentation fault" in crashed.value.message
 
 
+async def test_a_worker_that_ends_before_its_order_has_crashed_for_no_model():
+    launcher = ReadyLauncher()
+    replica = Replica("m/1", launcher, LIMITS, lambda _: None)
+    launcher.worker.status = 1
+    launcher.worker.kill()
+    with pytest.raises(LoadError, match="worker_died: the worker ended itself with exit status 1"):
+        await asyncio.wait_for(replica.start(LOAD), 10)
+    await replica.wait_stopped()
+
+
 async def test_an_exit_status_that_never_comes_delays_an_end_for_a_moment_only():
     replica, starting = await load_with(LIMITS)
     worker = replica._launcher.worker

@@ -25,7 +25,7 @@ Extension modules: numpy, pandas (total: 2)
         (-9, "was ended by SIGKILL", False),
         (-15, "was ended by SIGTERM", False),
         (-63, "was ended by signal 63", False),
-        (255, "ended", False),
+        (255, "ended itself with exit status 255", True),
         (None, "ended", False),
     ],
 )

@@ -673,3 +673,31 @@ async def test_first_callers_of_a_version_are_no_cost_of_evictions():
         await world.use(name)
     assert world.set.eviction_costs.lately() == []
     await world.set.close(0.1)
+
+
+async def test_callers_that_wait_in_vain_for_an_evicted_version_are_counted():
+    world = World(count=1, load_budget_s=0.1)
+    for name in ("a", "b"):
+        await world.use(name)
+    world.gate.clear()
+    with pytest.raises(ModelLoadingError):
+        await world.set.lease(key("a"))
+    (cost,) = world.set.eviction_costs.lately()
+    assert (cost.requests, cost.longest_wait_s) == (1, 0.1)
+    world.gate.set()
+    await world.set.close(0.1)
+
+
+async def test_an_eviction_is_no_cost_of_a_later_end():
+    world = World(count=1)
+    for name in ("a", "b"):
+        await world.use(name)
+    world.set.retire(key("b"), "retired")
+    await until(lambda: world.set.residents() == [])
+    world.set.load_in_background([key("a")])
+    await until(lambda: world.set.is_ready(key("a")))
+    world.set.retire(key("a"), "retired")
+    await until(lambda: world.set.residents() == [])
+    await world.use("a")
+    assert world.set.eviction_costs.lately() == []
+    await world.set.close(0.1)
