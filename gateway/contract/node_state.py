@@ -131,7 +131,7 @@ class DamagedFile(Body):
 
 
 class EvictionCost(Body):
-    """What the limit of one setting has cost callers in the last ten minutes.
+    """The waits that the limit of one setting has cost callers in the last ten minutes.
 
     Attributes:
         setting: The gateway's setting, such as ``GATEWAY_MAX_RESIDENT``.

@@ -44,7 +44,7 @@ def lying(mlflow_registry: MlflowServer, port: int) -> Iterator[LyingRegistry]:
 
 
 async def shown(http: httpx.AsyncClient, node: Node, path: str) -> dict[str, Any]:
-    """What a page of the gateway says of the registry; not ready before it has ever answered."""
+    """Return a page's view of the registry; a node is not ready before the registry answers."""
     answer = await http.get(node.url + path)
     body = answer.json()
     is_starting = body.get("status") == "starting" and body["registry"]["listed_at"] is None

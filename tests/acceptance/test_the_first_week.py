@@ -1,4 +1,4 @@
-"""What hurts in the first week: a new node, a small set, a model of another Python."""
+"""The first week of a node: it is new, its set is small, a model comes from another Python."""
 
 import asyncio
 import json

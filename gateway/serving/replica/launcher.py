@@ -44,7 +44,7 @@ _FORKSERVER_TIMEOUT_S = 90.0
 """Many times what the forkserver needs for its imports on a slow machine."""
 _STOP_TIMEOUT_S = 3.0
 _UNKNOWN_STATUS = 255
-"""What multiprocessing returns if the forkserver has died."""
+"""The status that multiprocessing returns if the forkserver has died."""
 _NO_INTERPRETER = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC}
 _MEMORY = Path("/dev/shm")  # noqa: S108  # only private folders are made in it
 

@@ -25,7 +25,7 @@ _CHARACTERS = 600
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """The exit status of a process, or minus its signal; None if it is not known."""
+    """The end of a process: its exit status, minus its signal, or None if unknown."""
 
     status: int | None = None
 

@@ -1,7 +1,7 @@
-"""What evictions have cost lately: requests that waited for a version which had been evicted.
+"""Costs of recent evictions: requests that waited for a version which had been evicted.
 
-A set that is too small for its traffic loads the same models again and again. Only who sees the
-waits, and the limit that caused them, knows that a setting would help. Event loop only.
+A set that is too small for its traffic loads the same models again and again. The waits, and the
+limit that caused them, show which setting would help. Event loop only.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def status(
             print_answer(state, lambda found: _print_state(found, model, problems), as_json=as_json)
         if not watch:
             return
-        time.sleep(_WATCH_EVERY_S)
+        time.sleep(_WATCH_EVERY_S)  # the pace of --watch; Ctrl-C ends it
 
 
 def _going_on(watch: bool) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""What evictions have cost: counted for ten minutes, and logged when they are many."""
+"""Costs of evictions are counted for ten minutes, and logged when they are many."""
 
 from structlog.testing import capture_logs
 
